@@ -1,0 +1,85 @@
+"""Turn a soft mask into SAM prompts, differentiably, let SAM refine it, and send the gradient back.
+
+Start with `UltraRefiner`, which joins a coarse network and a `SAMRefiner`; or put `DifferentiablePromptExtractor`, `ROICropper` and
+`SAMRefiner` behind a network of your own. Rooms that need optional packages are imported by name: ``ultrarefiner.data``,
+``ultrarefiner.training``, ``ultrarefiner.evaluation``.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from ultrarefiner import checkpoints, losses, ops, prompts, refinement, sam, simulation, systems, types
+from ultrarefiner.checkpoints import LoadReport, load_weights
+from ultrarefiner.losses import (
+    BinaryCrossEntropyLoss,
+    DiceBCELoss,
+    DiceLoss,
+    FocalLoss,
+    IoURegressionLoss,
+    PixelQualityAwareLoss,
+    QualityAwareLoss,
+    WeightAnchor,
+)
+from ultrarefiner.ops import scale_gradient
+from ultrarefiner.prompts import BoxBackground, Centroid, DifferentiablePromptExtractor, FarCorner, MeanShift
+from ultrarefiner.refinement import (
+    BestSelection,
+    LearnedGate,
+    ProductGate,
+    ROICropper,
+    SoftSelection,
+    UncertaintyGate,
+)
+from ultrarefiner.sam import SAM, MedSAMInput, SAMInput, build_sam
+from ultrarefiner.simulation import SimpleFailures
+from ultrarefiner.systems import SAMRefiner, UltraRefiner
+from ultrarefiner.types import MaskCandidates, Prompts, RefinedSegmentation, Refinement
+
+__version__ = version("ultrarefiner")
+
+__all__ = [
+    "SAM",
+    "BestSelection",
+    "BinaryCrossEntropyLoss",
+    "BoxBackground",
+    "Centroid",
+    "DiceBCELoss",
+    "DiceLoss",
+    "DifferentiablePromptExtractor",
+    "FarCorner",
+    "FocalLoss",
+    "IoURegressionLoss",
+    "LearnedGate",
+    "LoadReport",
+    "MaskCandidates",
+    "MeanShift",
+    "MedSAMInput",
+    "PixelQualityAwareLoss",
+    "ProductGate",
+    "Prompts",
+    "QualityAwareLoss",
+    "ROICropper",
+    "RefinedSegmentation",
+    "Refinement",
+    "SAMInput",
+    "SAMRefiner",
+    "SimpleFailures",
+    "SoftSelection",
+    "UltraRefiner",
+    "UncertaintyGate",
+    "WeightAnchor",
+    "__version__",
+    "build_sam",
+    "checkpoints",
+    "load_weights",
+    "losses",
+    "ops",
+    "prompts",
+    "refinement",
+    "sam",
+    "scale_gradient",
+    "simulation",
+    "systems",
+    "types",
+]

@@ -1,0 +1,8 @@
+"""The only room that reads or writes weights: strict loading, atomic writing, nothing executed."""
+
+from __future__ import annotations
+
+from ultrarefiner.checkpoints.files import read_tensors, write_tensors
+from ultrarefiner.checkpoints.weights import LAYOUTS, Layout, LoadReport, load_weights
+
+__all__ = ["LAYOUTS", "Layout", "LoadReport", "load_weights", "read_tensors", "write_tensors"]

@@ -1,0 +1,45 @@
+"""Pure tensor functions: coordinates, moments, boxes, crop and paste, resampling, overlap. No module, no file, no model."""
+
+from __future__ import annotations
+
+from ultrarefiner.ops.boxes import box_profile, box_to_mask, clip_box, expand_box, soft_box, tight_box
+from ultrarefiner.ops.checks import check_images, check_probability
+from ultrarefiner.ops.coordinates import (
+    Frame,
+    edge_to_index,
+    index_to_edge,
+    pad_frame,
+    pixel_centres,
+    squash_frame,
+)
+from ultrarefiner.ops.crop import crop_to_boxes, paste_from_boxes
+from ultrarefiner.ops.gradient import scale_gradient
+from ultrarefiner.ops.moments import Moments, moments, remove_floor
+from ultrarefiner.ops.overlap import dice_coefficient
+from ultrarefiner.ops.resample import apply_weights, linear_weights
+
+__all__ = [
+    "Frame",
+    "Moments",
+    "apply_weights",
+    "box_profile",
+    "box_to_mask",
+    "check_images",
+    "check_probability",
+    "clip_box",
+    "crop_to_boxes",
+    "dice_coefficient",
+    "edge_to_index",
+    "expand_box",
+    "index_to_edge",
+    "linear_weights",
+    "moments",
+    "pad_frame",
+    "paste_from_boxes",
+    "pixel_centres",
+    "remove_floor",
+    "scale_gradient",
+    "soft_box",
+    "squash_frame",
+    "tight_box",
+]

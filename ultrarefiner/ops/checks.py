@@ -1,0 +1,77 @@
+"""What comes in at the front doors, checked in sentences.
+
+Shapes and dtypes are always checked. Reading *values* would make an accelerator wait for its queue, so there they are checked only
+under ``torch.autograd.set_detect_anomaly(True)``, which is what one switches on to hunt a NaN; on a CPU they always are.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def check_probability(probability: Tensor, name: str = "probability") -> None:
+    """Raise unless a tensor is a batch of soft masks: (b, k, h, w), floating point, in [0, 1], no NaN.
+
+    Raises:
+        ValueError: the rank, the dtype or a value is not that of a soft mask.
+
+    Example:
+        >>> check_probability(torch.zeros(2, 1, 8, 8))
+    """
+    _check_rank(
+        probability, name, "(b, k, h, w): b images, k masks each", "add the missing dimensions with mask[None, None]"
+    )
+    _check_floating(probability, name, "convert it with .float() (and divide by 255 if it is 8-bit)")
+    _check_range(probability, name, "apply torch.sigmoid if these are logits")
+
+
+def check_images(images: Tensor, name: str = "images") -> None:
+    """Raise unless a tensor is a batch of images: (b, 1 or 3, h, w), floating point, in [0, 1], no NaN.
+
+    Raises:
+        ValueError: the rank, the channels, the dtype or a value is not that of an image.
+
+    Example:
+        >>> check_images(torch.zeros(2, 3, 8, 8))
+    """
+    _check_rank(images, name, "(b, 1 or 3, h, w)", "add the missing dimensions with image[None]")
+    if images.shape[1] not in (1, 3):
+        message = (
+            f"{name} must have 1 (grey) or 3 (RGB) channels in dimension 1, but its shape is {tuple(images.shape)}; "
+            "move channels first with .permute(0, 3, 1, 2) if they are last, or pick the channels to use."
+        )
+        raise ValueError(message)
+    _check_floating(images, name, "convert it with .float() / 255 if it is 8-bit")
+    _check_range(images, name, "divide by the largest value its format allows (255, 65535)")
+
+
+def _check_rank(tensor: Tensor, name: str, expected: str, remedy: str) -> None:
+    if tensor.ndim != 4:
+        message = f"{name} must be {expected}, but its shape is {tuple(tensor.shape)}; {remedy}."
+        raise ValueError(message)
+    if tensor.numel() == 0:
+        message = f"{name} must hold at least one pixel, but its shape is {tuple(tensor.shape)}."
+        raise ValueError(message)
+
+
+def _check_floating(tensor: Tensor, name: str, remedy: str) -> None:
+    if not tensor.is_floating_point():
+        message = f"{name} must be floating point in [0, 1], but its dtype is {tensor.dtype}; {remedy}."
+        raise ValueError(message)
+
+
+def _check_range(tensor: Tensor, name: str, remedy: str) -> None:
+    if torch.compiler.is_compiling() or not (tensor.device.type == "cpu" or torch.is_anomaly_enabled()):
+        return
+    low, high = (value.item() for value in tensor.detach().aminmax())
+    if low != low or high != high:
+        message = (
+            f"{name} must not hold NaN, but it does; look for a division by zero or an overflow (float16) in "
+            "what made it."
+        )
+        raise ValueError(message)
+    # Bilinear resizing may overshoot by a rounding error.
+    if low < -1e-3 or high > 1 + 1e-3:
+        message = f"{name} must lie in [0, 1], but its values span [{low:.4g}, {high:.4g}]; {remedy}."
+        raise ValueError(message)

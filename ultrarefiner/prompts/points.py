@@ -1,0 +1,199 @@
+"""Rules that turn a soft mask into one point, differentiably; each is a part that an extractor is given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional
+
+from ultrarefiner.ops.boxes import box_profile
+from ultrarefiner.ops.coordinates import pixel_centres
+from ultrarefiner.ops.moments import Moments, moments
+
+
+@dataclass(frozen=True)
+class MaskGeometry:
+    """What is known about a soft mask when its points are chosen; coordinates in the mask's pixel edges.
+
+    Attributes:
+        weight: the mask itself, any floor removed, in float32 or wider.
+        moments: its mass, centroid and variance.
+        box: its soft box.
+        frame_scale: SAM-frame pixels a mask pixel, (vertical, horizontal).
+        frame_side: side of SAM's frame, in its pixels.
+    """
+
+    weight: Float[Tensor, "b k h w"]
+    moments: Moments
+    box: Float[Tensor, "b k 4"]
+    frame_scale: tuple[float, float]
+    frame_side: int
+
+
+@dataclass(frozen=True)
+class PointChoice:
+    """A point of every mask and whether it means anything.
+
+    Attributes:
+        points: (x, y) in the mask's pixel edges.
+        defined: False where the rule has no answer, such as a background point of a mask that is full.
+    """
+
+    points: Float[Tensor, "b k 2"]
+    defined: Bool[Tensor, "b k"]
+
+
+class PointRule(Protocol):
+    """What an extractor asks of a point rule."""
+
+    def __call__(self, geometry: MaskGeometry) -> PointChoice:
+        """Choose one point of every mask."""
+        ...
+
+
+@dataclass(frozen=True)
+class Centroid:
+    r"""The weighted centroid :math:`\sum P^\gamma x / \sum P^\gamma`.
+
+    It lies outside the lesion when the mask is a ring or has two parts; `MeanShift` does not.
+
+    Attributes:
+        gamma: 1 is the plain centroid; 2, the published code's, concentrates it where the network is sure. At least 1, since
+            below it the gradient is infinite at P = 0.
+    """
+
+    gamma: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.gamma < 1:
+            message = f"gamma must be at least 1 (its gradient is infinite at P = 0 below that), but it is {self.gamma}."
+            raise ValueError(message)
+
+    def __call__(self, geometry: MaskGeometry) -> PointChoice:
+        """The centroid of every mask; always defined (the middle of the frame where a mask is empty)."""
+        found = geometry.moments if self.gamma == 1 else moments(geometry.weight**self.gamma)
+        return PointChoice(found.centroid, found.mass > 0)
+
+
+@dataclass(frozen=True)
+class BoxBackground:
+    r"""The centroid of the background inside the box: of :math:`(1 - P) \cdot B` with B the sigmoid-edged box.
+
+    Where almost nothing of the box is background (a mask that is full) the point is undefined.
+
+    Attributes:
+        softness: width t of the sigmoid edge as a share of SAM's frame (0.005 is 5 pixels of 1024).
+    """
+
+    softness: float = 0.005
+
+    def __call__(self, geometry: MaskGeometry) -> PointChoice:
+        """The background point of every mask, from the box's two profiles: no box-sized mask is made."""
+        x0, y0, x1, y1 = geometry.box.unbind(-1)
+        height, width = geometry.weight.shape[-2:]
+        vertical, horizontal = (self.softness * geometry.frame_side / scale for scale in geometry.frame_scale)
+        columns = box_profile(x0, x1, width, softness=horizontal)
+        rows = box_profile(y0, y1, height, softness=vertical)
+        lesion_columns = torch.einsum("bkh,bkhw->bkw", rows, geometry.weight)
+        lesion_rows = torch.einsum("bkw,bkhw->bkh", columns, geometry.weight)
+        background_columns = columns * (rows.sum(-1, keepdim=True) - lesion_columns)
+        background_rows = rows * (columns.sum(-1, keepdim=True) - lesion_rows)
+        mass = background_columns.sum(-1)
+        defined = mass > 1e-3 * rows.sum(-1) * columns.sum(-1)
+        safe_mass = mass.where(defined, 1.0)
+        x = (background_columns * pixel_centres(width, columns)).sum(-1) / safe_mass
+        y = (background_rows * pixel_centres(height, rows)).sum(-1) / safe_mass
+        points = torch.stack([x, y], -1)
+        return PointChoice(points.where(defined[..., None], geometry.moments.centroid.detach()), defined)
+
+
+@dataclass(frozen=True)
+class FarCorner:
+    """The corner of the box that is farthest from the centroid: the negative point of the published code.
+
+    Piecewise smooth: the gradient is that of the chosen corner. The corner is kept inside the picture.
+    """
+
+    def __call__(self, geometry: MaskGeometry) -> PointChoice:
+        """The far corner of every mask's box; defined wherever the mask has mass."""
+        height, width = geometry.weight.shape[-2:]
+        x0, y0, x1, y1 = geometry.box.unbind(-1)
+        x = torch.stack([x0, x1, x0, x1], -1).clamp(0.5, width - 0.5)
+        y = torch.stack([y0, y0, y1, y1], -1).clamp(0.5, height - 0.5)
+        corners = torch.stack([x, y], -1)
+        distance = (corners - geometry.moments.centroid[..., None, :]).square().sum(-1)
+        # Ties go to the first corner within a rounding error, so that equal masks get equal corners.
+        near_best = distance >= distance.amax(-1, keepdim=True) * (1 - 1e-5)
+        chosen = near_best.int().argmax(-1)
+        points = torch.gather(corners, -2, chosen[..., None, None].expand(*chosen.shape, 1, 2)).squeeze(-2)
+        return PointChoice(points, geometry.moments.mass > 0)
+
+
+@dataclass(frozen=True)
+class MeanShift:
+    r"""A point that ends inside the lesion, also for rings and for two lesions in one mask.
+
+    It starts at the pixel that lies deepest in the mask (largest mean of the mask over growing windows) and takes a few
+    mean-shift steps :math:`x \leftarrow \sum P K x / \sum P K` with a Gaussian K around the present position. The steps carry
+    the gradient; the start does not. If a step has left the lesion (P under half of the start's), the start's position is kept,
+    with the gradient of the steps.
+
+    Comaniciu and Meer, "Mean shift: a robust approach toward feature space analysis", TPAMI 2002.
+
+    Attributes:
+        steps: number of mean-shift steps.
+        bandwidth: standard deviation of K as a share of SAM's frame.
+    """
+
+    steps: int = 3
+    bandwidth: float = 0.02
+
+    def __call__(self, geometry: MaskGeometry) -> PointChoice:
+        """The mode of every mask."""
+        start = _deepest_pixel(geometry.weight.detach())
+        vertical, horizontal = (self.bandwidth * geometry.frame_side / scale for scale in geometry.frame_scale)
+        point = start
+        for _ in range(self.steps):
+            columns = _bell(point[..., 0], geometry.weight.shape[-1], horizontal)
+            rows = _bell(point[..., 1], geometry.weight.shape[-2], vertical)
+            near_columns = columns * torch.einsum("bkh,bkhw->bkw", rows, geometry.weight)
+            near_rows = rows * torch.einsum("bkw,bkhw->bkh", columns, geometry.weight)
+            mass = near_columns.sum(-1)
+            safe_mass = mass.masked_fill(mass == 0, 1.0)
+            x = (near_columns * pixel_centres(columns.shape[-1], columns)).sum(-1) / safe_mass
+            y = (near_rows * pixel_centres(rows.shape[-1], rows)).sum(-1) / safe_mass
+            point = torch.stack([x, y], -1)
+        left = _value_at(geometry.weight.detach(), point.detach()) < 0.5 * _value_at(geometry.weight.detach(), start)
+        held = start + (point - point.detach())
+        return PointChoice(held.where(left[..., None], point), geometry.moments.mass > 0)
+
+
+def _bell(centre: Tensor, length: int, deviation: float) -> Tensor:
+    distance = (pixel_centres(length, centre) - centre[..., None]) / deviation
+    return torch.exp(-0.5 * distance.square())
+
+
+def _deepest_pixel(weight: Tensor) -> Tensor:
+    """Where a mask is thickest: P times the sum, over windows of doubling size, of the window's mean to the fourth power."""
+    height, width = weight.shape[-2:]
+    depth = torch.zeros_like(weight)
+    side = 3
+    while side <= max(3, min(height, width) // 2):
+        padding = side // 2
+        mean = functional.avg_pool2d(weight, side, stride=1, padding=padding)
+        depth = depth + mean**4
+        side = 2 * side + 1
+    deepest = (weight * (depth + 1e-6)).flatten(-2).argmax(-1)
+    x, y = deepest % width, torch.div(deepest, width, rounding_mode="floor")
+    return torch.stack([x, y], -1).to(weight.dtype) + 0.5
+
+
+def _value_at(weight: Tensor, points: Tensor) -> Tensor:
+    height, width = weight.shape[-2:]
+    x = points[..., 0].floor().long().clamp(0, width - 1)
+    y = points[..., 1].floor().long().clamp(0, height - 1)
+    return weight.flatten(-2).gather(-1, (y * width + x)[..., None]).squeeze(-1)

@@ -1,0 +1,26 @@
+"""The small parts around SAM: the region it looks at, the selection of its masks, the gate to the final mask."""
+
+from __future__ import annotations
+
+from ultrarefiner.refinement.gates import (
+    Gate,
+    LearnedGate,
+    ProductGate,
+    UncertaintyGate,
+    blend,
+    finite_logit,
+)
+from ultrarefiner.refinement.roi import ROICropper
+from ultrarefiner.refinement.selection import BestSelection, SoftSelection
+
+__all__ = [
+    "BestSelection",
+    "Gate",
+    "LearnedGate",
+    "ProductGate",
+    "ROICropper",
+    "SoftSelection",
+    "UncertaintyGate",
+    "blend",
+    "finite_logit",
+]

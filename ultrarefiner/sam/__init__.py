@@ -1,0 +1,24 @@
+"""The only room that knows segment-anything's insides: builders, input policies, encoding and decoding."""
+
+from __future__ import annotations
+
+from ultrarefiner.sam.builders import SIZES, SAMSize, build_sam
+from ultrarefiner.sam.decoding import decode
+from ultrarefiner.sam.inputs import InputPolicy, MedSAMInput, SAMInput
+from ultrarefiner.sam.model import SAM, SAMLike, encode_images
+from ultrarefiner.sam.prompt_embedding import dense_position, embed_prompts
+
+__all__ = [
+    "SAM",
+    "SIZES",
+    "InputPolicy",
+    "MedSAMInput",
+    "SAMInput",
+    "SAMLike",
+    "SAMSize",
+    "build_sam",
+    "decode",
+    "dense_position",
+    "embed_prompts",
+    "encode_images",
+]

@@ -1,0 +1,130 @@
+"""Builders of SAM on segment-anything's own classes: the numbers live here. They open no file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, TwoWayTransformer
+from torch import nn
+
+from ultrarefiner.sam.inputs import MedSAMInput, SAMInput
+from ultrarefiner.sam.model import SAM
+
+PATCH = 16
+"""Input pixels an embedding pixel, on each axis."""
+
+
+@dataclass(frozen=True)
+class SAMSize:
+    """The numbers of one size of SAM.
+
+    Attributes:
+        image_size: side of the input.
+        width: channels of the image encoder.
+        depth: its transformer blocks.
+        heads: its attention heads.
+        global_blocks: the blocks with global attention; the others attend in windows.
+        window: side of those windows, in patches.
+        prompt_width: channels of embeddings and prompts.
+        decoder_heads: attention heads of the mask decoder.
+        decoder_mlp: hidden width of its MLPs.
+    """
+
+    image_size: int
+    width: int
+    depth: int
+    heads: int
+    global_blocks: tuple[int, ...]
+    window: int = 14
+    prompt_width: int = 256
+    decoder_heads: int = 8
+    decoder_mlp: int = 2048
+
+
+SIZES = {
+    "tiny": SAMSize(256, 96, 4, 3, (1, 3), window=7, prompt_width=64, decoder_heads=4, decoder_mlp=256),
+    "vit_b": SAMSize(1024, 768, 12, 12, (2, 5, 8, 11)),
+    "vit_l": SAMSize(1024, 1024, 24, 16, (5, 11, 17, 23)),
+    "vit_h": SAMSize(1024, 1280, 32, 16, (7, 15, 23, 31)),
+}
+
+POLICIES = {"sam": SAMInput, "medsam": MedSAMInput}
+
+
+def build_sam(
+    size: Literal["tiny", "vit_b", "vit_l", "vit_h"] = "vit_b",
+    *,
+    input_policy: Literal["sam", "medsam"] = "sam",
+    image_size: int | None = None,
+) -> SAM:
+    """Build SAM with random weights, in eval mode; `load_weights` fills it.
+
+    Args:
+        size: "vit_b", "vit_l" and "vit_h" are segment-anything's own (1024 px); "tiny" (256 px, 1 million parameters) is for
+            tests, examples and training from scratch.
+        input_policy: "sam", or "medsam" for MedSAM's weights. It belongs to the weights: choose it with them.
+        image_size: another side of the input, a multiple of 16; official weights fit the default only.
+
+    Returns:
+        The model; its state dict has segment-anything's keys.
+
+    Raises:
+        ValueError: an unknown size or policy, or a side that is no multiple of 16.
+
+    Example:
+        >>> build_sam("tiny").input_policy.size
+        256
+    """
+    if size not in SIZES or input_policy not in POLICIES:
+        message = (
+            f"build_sam knows the sizes {', '.join(SIZES)} and the input policies {', '.join(POLICIES)}, "
+            f"but was asked for {size!r} and {input_policy!r}."
+        )
+        raise ValueError(message)
+    numbers = SIZES[size]
+    side = numbers.image_size if image_size is None else image_size
+    if side < PATCH or side % PATCH:
+        message = f"image_size must be a multiple of {PATCH}, but it is {side}; {max(PATCH, side // PATCH * PATCH)} is one."
+        raise ValueError(message)
+    return SAM(
+        _image_encoder(numbers, side),
+        PromptEncoder(
+            embed_dim=numbers.prompt_width,
+            image_embedding_size=(side // PATCH, side // PATCH),
+            input_image_size=(side, side),
+            mask_in_chans=16,
+        ),
+        MaskDecoder(
+            num_multimask_outputs=3,
+            transformer=TwoWayTransformer(
+                depth=2,
+                embedding_dim=numbers.prompt_width,
+                mlp_dim=numbers.decoder_mlp,
+                num_heads=numbers.decoder_heads,
+            ),
+            transformer_dim=numbers.prompt_width,
+            iou_head_depth=3,
+            iou_head_hidden_dim=numbers.prompt_width,
+        ),
+        input_policy=POLICIES[input_policy](side),
+        name=size,
+    ).eval()
+
+
+def _image_encoder(numbers: SAMSize, side: int) -> ImageEncoderViT:
+    return ImageEncoderViT(
+        img_size=side,
+        patch_size=PATCH,
+        embed_dim=numbers.width,
+        depth=numbers.depth,
+        num_heads=numbers.heads,
+        mlp_ratio=4,
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+        qkv_bias=True,
+        use_rel_pos=True,
+        global_attn_indexes=numbers.global_blocks,
+        window_size=numbers.window,
+        out_chans=numbers.prompt_width,
+    )

@@ -1,0 +1,103 @@
+"""Prompts to SAM's tokens: for b images of k masks at once, in any dtype, with no read of a value on the device.
+
+segment-anything's own prompt encoder writes into slices chosen by boolean masks (each waits for the device), casts coordinates to
+float32 (so float64 fails), and under autocast multiplies coordinates in bfloat16 (so points move by pixels). The same numbers
+come out here without that. A prompt encoder of another make is called as it is.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from ultrarefiner.ops.coordinates import index_to_edge, pixel_centres
+from ultrarefiner.types import Prompts
+
+_PARTS = ("pe_layer", "point_embeddings", "not_a_point_embed", "mask_downscaling", "no_mask_embed", "input_image_size")
+
+
+def embed_prompts(
+    prompt_encoder: Any, prompts: Prompts
+) -> tuple[Float[Tensor, "n tokens d"], Float[Tensor, "n d low_h low_w"]]:
+    """The sparse tokens and the dense embedding of every mask's prompts; n = b * k, masks of one image together.
+
+    Args:
+        prompt_encoder: segment-anything's, one with the same parts, or one that is called like it.
+        prompts: in pixel indices of the encoder's frame.
+
+    Returns:
+        Tokens of points and box (with SAM's "not a point" appended where there is no box), and the mask's embedding.
+    """
+    if not all(hasattr(prompt_encoder, part) for part in _PARTS):
+        return _call(prompt_encoder, prompts)
+    return _sparse(prompt_encoder, prompts), _dense(prompt_encoder, prompts)
+
+
+def dense_position(prompt_encoder: Any, like: Tensor) -> Float[Tensor, "1 d low_h low_w"]:
+    """The positional encoding of the embedding's grid, in the embedding's dtype."""
+    if not hasattr(prompt_encoder, "pe_layer"):
+        return prompt_encoder.get_dense_pe().to(like)  # type: ignore[no-any-return]  # a foreign module is untyped
+    height, width = prompt_encoder.image_embedding_size
+    matrix = prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
+    y = (pixel_centres(height, matrix) / height)[:, None].expand(-1, width)
+    x = (pixel_centres(width, matrix) / width)[None, :].expand(height, -1)
+    encoding = _fourier_features(torch.stack([x, y], -1), matrix)
+    return rearrange(encoding, "h w d -> 1 d h w").to(like)
+
+
+def _sparse(encoder: Any, prompts: Prompts) -> Tensor:
+    nothing = encoder.not_a_point_embed.weight
+    masks = prompts.valid.numel()
+    tokens = nothing.new_zeros(masks, 0, nothing.shape[-1])
+    if prompts.points is not None and prompts.labels is not None:
+        labels = prompts.labels.flatten(0, 1)[..., None]
+        kinds = torch.where(labels == 1, encoder.point_embeddings[1].weight, encoder.point_embeddings[0].weight)
+        encoded = _encode_positions(encoder, prompts.points.flatten(0, 1)).to(nothing.dtype) + kinds
+        tokens = torch.where(labels == -1, nothing, encoded)
+        if prompts.boxes is None:
+            tokens = torch.cat([tokens, nothing.expand(masks, 1, -1)], 1)
+    if prompts.boxes is not None:
+        corners = rearrange(prompts.boxes, "b k (corner xy) -> (b k) corner xy", xy=2)
+        kinds = torch.stack([encoder.point_embeddings[2].weight[0], encoder.point_embeddings[3].weight[0]])
+        encoded = _encode_positions(encoder, corners).to(nothing.dtype) + kinds
+        encoded = torch.where(prompts.valid.flatten()[:, None, None], encoded, nothing)
+        tokens = torch.cat([tokens, encoded], 1)
+    return tokens
+
+
+def _dense(encoder: Any, prompts: Prompts) -> Tensor:
+    if prompts.mask_logits is None:
+        size = encoder.image_embedding_size
+        return encoder.no_mask_embed.weight[:, :, None, None].expand(prompts.valid.numel(), -1, *size)  # type: ignore[no-any-return]  # a foreign module is untyped
+    masks = rearrange(prompts.mask_logits, "b k h w -> (b k) 1 h w")
+    return encoder.mask_downscaling(masks.to(encoder.no_mask_embed.weight.dtype))  # type: ignore[no-any-return]  # likewise
+
+
+def _encode_positions(encoder: Any, indices: Tensor) -> Tensor:
+    height, width = encoder.input_image_size
+    edges = index_to_edge(indices)
+    unit = torch.stack([edges[..., 0] / width, edges[..., 1] / height], -1)
+    return _fourier_features(unit, encoder.pe_layer.positional_encoding_gaussian_matrix)
+
+
+def _fourier_features(unit: Float[Tensor, "*shape 2"], matrix: Float[Tensor, "2 f"]) -> Tensor:
+    """Random Fourier features of positions in [0, 1]; sums of products, not a matmul, which autocast would narrow."""
+    centred = 2 * unit - 1
+    frequencies = matrix.to(centred.dtype)
+    angle = 2 * math.pi * (centred[..., :1] * frequencies[0] + centred[..., 1:] * frequencies[1])
+    return torch.cat([angle.sin(), angle.cos()], -1)
+
+
+def _call(encoder: Any, prompts: Prompts) -> tuple[Tensor, Tensor]:
+    points = None
+    if prompts.points is not None and prompts.labels is not None:
+        points = (prompts.points.flatten(0, 1), prompts.labels.flatten(0, 1))
+    boxes = None if prompts.boxes is None else prompts.boxes.flatten(0, 1)
+    masks = None if prompts.mask_logits is None else rearrange(prompts.mask_logits, "b k h w -> (b k) 1 h w")
+    sparse, dense = encoder(points=points, boxes=boxes, masks=masks)
+    return sparse, dense

@@ -1,0 +1,122 @@
+"""UltraRefiner: a coarse network and SAM, joined by differentiable prompts, trained together."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ultrarefiner.ops.checks import check_images
+from ultrarefiner.ops.gradient import scale_gradient
+from ultrarefiner.refinement import blend, finite_logit
+from ultrarefiner.systems.refiner import SAMRefiner
+from ultrarefiner.types import RefinedSegmentation
+
+
+class UltraRefiner(nn.Module):
+    """Segment with a coarse network, refine with SAM, and send the refined mask's gradient back to the coarse network.
+
+    Args:
+        coarse: any module from images (b, c, h, w) to logits (b, k, h', w'); logits of another resolution are resized to the
+            images'.
+        refiner: the `SAMRefiner`.
+        gate: how much of SAM's mask enters the final mask; None takes SAM's mask as it is.
+        coarse_size: side of the square to which images are stretched for the coarse network alone (224 for TransUNet); SAM still
+            sees them at their own resolution. None gives the coarse network the images as they are.
+        gradient_scale: factor on the gradient that the refined mask sends to the coarse network. It acts on that tensor: scaling
+            the parameters' gradients instead does nothing under AdamW.
+
+    Example:
+        >>> from ultrarefiner.sam import build_sam
+        >>> model = UltraRefiner(coarse=nn.Conv2d(1, 1, 3, padding=1), refiner=SAMRefiner(build_sam("tiny")))
+        >>> result = model(torch.rand(2, 1, 64, 96))
+        >>> result.coarse_logits.shape, result.refined_probability.shape
+        (torch.Size([2, 1, 64, 96]), torch.Size([2, 1, 64, 96]))
+
+    After UltraRefiner (github.com/Autzoko/UltraRefiner).
+    """
+
+    def __init__(
+        self,
+        *,
+        coarse: nn.Module,
+        refiner: SAMRefiner,
+        gate: nn.Module | None = None,
+        coarse_size: int | None = None,
+        gradient_scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.coarse = coarse
+        self.refiner = refiner
+        self.gate = gate
+        self.coarse_size = coarse_size
+        self.gradient_scale = gradient_scale
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> RefinedSegmentation:
+        """Segment and refine.
+
+        Args:
+            images: grey or RGB in [0, 1].
+
+        Returns:
+            Coarse and refined masks on the images' pixels, logits and probabilities. Where the coarse mask is empty the refined
+            one equals it.
+
+        Raises:
+            ValueError: images of the wrong rank, channels or range, or a coarse network that does not return (b, k, h, w).
+        """
+        check_images(images)
+        coarse_logits = self._coarse_logits(images)
+        coarse_probability = torch.sigmoid(coarse_logits)
+        passed_logits = scale_gradient(coarse_logits, self.gradient_scale)
+        passed_probability = torch.sigmoid(passed_logits)
+        refinement = self.refiner(images, passed_probability, coarse_logits=passed_logits)
+        refined_logits, gate = refinement.logits, None
+        refined_probability = torch.sigmoid(refined_logits)
+        if self.gate is not None:
+            gate = self.gate(images, passed_probability, refined_probability)
+            refined_probability = blend(passed_probability, refined_probability, gate)
+            refined_logits = finite_logit(refined_probability)
+        return RefinedSegmentation(
+            coarse_logits=coarse_logits,
+            coarse_probability=coarse_probability,
+            refined_logits=refined_logits,
+            refined_probability=refined_probability,
+            iou=refinement.iou,
+            prompts=refinement.prompts,
+            refinement=refinement,
+            gate=gate,
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """Everything but the weights, as plain values; the coarse network is named by its class."""
+        described = getattr(self.coarse, "settings", None)
+        return {
+            "coarse": type(self.coarse).__name__ if described is None else described(),
+            "refiner": self.refiner.settings(),
+            "gate": None if self.gate is None else cast("Any", self.gate).settings(),
+            "coarse_size": self.coarse_size,
+            "gradient_scale": self.gradient_scale,
+        }
+
+    def _coarse_logits(self, images: Tensor) -> Tensor:
+        seen = images
+        if self.coarse_size is not None:
+            size = (self.coarse_size, self.coarse_size)
+            seen = functional.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
+        logits = self.coarse(seen)
+        if not isinstance(logits, Tensor) or logits.ndim != 4 or logits.shape[0] != images.shape[0]:
+            came = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+            message = (
+                f"coarse must return logits (b, k, h, w) with b = {images.shape[0]}, but it returned {came}; wrap a network that "
+                "returns something else in a module that picks the lesion's logits."
+            )
+            raise ValueError(message)
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        if logits.shape[-2:] != images.shape[-2:]:
+            size = (images.shape[-2], images.shape[-1])
+            logits = functional.interpolate(logits, size, mode="bilinear", align_corners=False)
+        return logits

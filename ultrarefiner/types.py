@@ -1,0 +1,91 @@
+"""What passes between the rooms: small frozen dataclasses, one meaning a field.
+
+Letters in the shapes: ``b`` images, ``k`` masks of each image, ``n`` points of each mask, ``m`` candidate masks that SAM
+proposes for one prompt, ``h w`` height and width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What SAM is told about each mask.
+
+    Coordinates are pixel *indices* of SAM's input frame (the first pixel's centre is 0; SAM adds the half pixel itself).
+    A part that is ``None`` is not given to SAM.
+
+    Attributes:
+        points: (x, y) of every point.
+        labels: 1 for lesion, 0 for background, -1 for SAM's "not a point".
+        boxes: (x0, y0, x1, y1).
+        mask_logits: the mask prompt, at a quarter of the frame's side.
+        valid: False where the mask was empty: nothing of that mask's prompts carries information or a gradient.
+    """
+
+    points: Float[Tensor, "b k n 2"] | None
+    labels: Int[Tensor, "b k n"] | None
+    boxes: Float[Tensor, "b k 4"] | None
+    mask_logits: Float[Tensor, "b k low_h low_w"] | None
+    valid: Bool[Tensor, "b k"]
+
+
+@dataclass(frozen=True)
+class MaskCandidates:
+    """What SAM answers to each prompt: ``m`` masks at low resolution and how good it believes each to be.
+
+    Attributes:
+        logits: mask logits in SAM's frame at a quarter of its side.
+        iou: SAM's own estimate of each candidate's intersection over union (not clamped to [0, 1]).
+    """
+
+    logits: Float[Tensor, "b k m low_h low_w"]
+    iou: Float[Tensor, "b k m"]
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """What a `SAMRefiner` returns.
+
+    Attributes:
+        logits: refined mask logits, on the pixels of the mask that came in.
+        iou: SAM's estimate for the selected mask; 0 where the mask was empty.
+        candidates: SAM's answer before selection.
+        prompts: what SAM was told.
+        boxes: the regions that SAM looked at, (x0, y0, x1, y1) in pixel *edges* of the image; None without a cropper.
+    """
+
+    logits: Float[Tensor, "b k h w"]
+    iou: Float[Tensor, "b k"]
+    candidates: MaskCandidates
+    prompts: Prompts
+    boxes: Float[Tensor, "b k 4"] | None
+
+
+@dataclass(frozen=True)
+class RefinedSegmentation:
+    """What an `UltraRefiner` returns: the coarse mask, the refined mask and how one became the other.
+
+    Attributes:
+        coarse_logits: what the coarse network said, on the image's pixels.
+        coarse_probability: its sigmoid.
+        refined_logits: the final mask (after the gate, if there is one).
+        refined_probability: its sigmoid.
+        iou: SAM's estimate for the mask it proposed; 0 where the coarse mask was empty.
+        prompts: what SAM was told.
+        refinement: all that the refiner returned, before the gate.
+        gate: the share of SAM's mask in the final mask, in [0, 1]; None without a gate.
+    """
+
+    coarse_logits: Float[Tensor, "b k h w"]
+    coarse_probability: Float[Tensor, "b k h w"]
+    refined_logits: Float[Tensor, "b k h w"]
+    refined_probability: Float[Tensor, "b k h w"]
+    iou: Float[Tensor, "b k"]
+    prompts: Prompts
+    refinement: Refinement
+    gate: Float[Tensor, "b k h w"] | None
