@@ -20,7 +20,10 @@ def check_probability(probability: Tensor, name: str = "probability") -> None:
         >>> check_probability(torch.zeros(2, 1, 8, 8))
     """
     _check_rank(
-        probability, name, "(b, k, h, w): b images, k masks each", "add the missing dimensions with mask[None, None]"
+        probability,
+        name,
+        "(b, k, h, w): b images, k masks each",
+        "add the missing dimensions with mask[None, None]",
     )
     _check_floating(probability, name, "convert it with .float() (and divide by 255 if it is 8-bit)")
     _check_range(probability, name, "apply torch.sigmoid if these are logits")

@@ -63,9 +63,7 @@ def moments(mask: Float[Tensor, "*shape"], *, axes: int = 2) -> Moments:
     return Moments(mass=mass, centroid=torch.stack(centroids, -1), variance=torch.stack(variances, -1))
 
 
-def remove_floor(
-    probability: Float[Tensor, "b k h w"], floor: float
-) -> Float[Tensor, "b k h w"]:
+def remove_floor(probability: Float[Tensor, "b k h w"], floor: float) -> Float[Tensor, "b k h w"]:
     r"""What is left of a soft mask above a floor f: :math:`q^2 / (q + f)` with :math:`q = \max(P - f, 0)`.
 
     Continuously differentiable, exactly 0 up to the floor, close to P - f well above it.

@@ -33,15 +33,14 @@ def mask_prompt_logits(
         Logits in [-s, s].
 
     Example:
+        >>> import torch
         >>> from ultrarefiner.ops import squash_frame
         >>> mask_prompt_logits(torch.ones(1, 1, 4, 4), squash_frame((4, 4), 32))[0, 0, 0, :3]
         tensor([10., 10., 10.])
     """
     low = tuple(side // MASK_PROMPT_STRIDE for side in frame.size)
     rows, columns = (
-        linear_weights(
-            source, outputs, scale=scale / MASK_PROMPT_STRIDE, like=probability, antialias=True
-        )
+        linear_weights(source, outputs, scale=scale / MASK_PROMPT_STRIDE, like=probability, antialias=True)
         for source, outputs, scale in zip(frame.source, low, frame.scale, strict=True)
     )
     return (2 * apply_weights(probability, rows, columns) - 1) * logit_scale
@@ -61,6 +60,7 @@ def blur_in_frame(
         The blurred mask, the same shape, still in [0, 1].
 
     Example:
+        >>> import torch
         >>> from ultrarefiner.ops import squash_frame
         >>> blur_in_frame(torch.ones(1, 1, 32, 32), squash_frame((32, 32), 64), sigma=0.02).min() > 0.999
         tensor(True)

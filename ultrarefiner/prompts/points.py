@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -47,6 +47,7 @@ class PointChoice:
     defined: Bool[Tensor, "b k"]
 
 
+@runtime_checkable
 class PointRule(Protocol):
     """What an extractor asks of a point rule."""
 
@@ -155,7 +156,9 @@ class MeanShift:
     def __call__(self, geometry: MaskGeometry) -> PointChoice:
         """The mode of every mask."""
         start = _deepest_pixel(geometry.weight.detach())
-        vertical, horizontal = (self.bandwidth * geometry.frame_side / scale for scale in geometry.frame_scale)
+        vertical, horizontal = (
+            self.bandwidth * geometry.frame_side / scale for scale in geometry.frame_scale
+        )
         point = start
         for _ in range(self.steps):
             columns = _bell(point[..., 0], geometry.weight.shape[-1], horizontal)
@@ -167,7 +170,9 @@ class MeanShift:
             x = (near_columns * pixel_centres(columns.shape[-1], columns)).sum(-1) / safe_mass
             y = (near_rows * pixel_centres(rows.shape[-1], rows)).sum(-1) / safe_mass
             point = torch.stack([x, y], -1)
-        left = _value_at(geometry.weight.detach(), point.detach()) < 0.5 * _value_at(geometry.weight.detach(), start)
+        left = _value_at(geometry.weight.detach(), point.detach()) < 0.5 * _value_at(
+            geometry.weight.detach(), start
+        )
         held = start + (point - point.detach())
         return PointChoice(held.where(left[..., None], point), geometry.moments.mass > 0)
 

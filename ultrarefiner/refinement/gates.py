@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from einops import rearrange
@@ -13,6 +13,7 @@ LOGIT_EPSILON = 1e-6
 """How close to 0 and 1 a probability may come before its logit is taken: logits stay within 13.9."""
 
 
+@runtime_checkable
 class Gate(Protocol):
     """What `UltraRefiner` asks of a gate."""
 

@@ -21,8 +21,8 @@ class ROICropper(nn.Module):
     r"""Locate a region around each soft mask, crop images and masks to it, and paste masks back.
 
     The region is centred on the soft box :math:`c \mp 2.5\sigma`, every side moved outwards by ``expand`` of the box's own side,
-    then made square (SAM sees the lesion undistorted) or of the image's aspect, at least ``minimum`` of the image's longer side,
-    and moved inside the image where it fits. A mask that is empty has the whole image as its region. Gradients reach the mask
+    then made square (SAM sees the lesion undistorted) or of the image's aspect, between ``minimum`` of the image's longer side
+    and that side, and moved inside the image where it fits. A mask that is empty has the whole image as its region. Gradients reach the mask
     through the region's coordinates.
 
     Args:
@@ -181,15 +181,17 @@ class ROICropper(nn.Module):
 
     def extra_repr(self) -> str:
         """The constructor's arguments."""
-        return ", ".join(f"{name}={value!r}" for name, value in {"size": self.size, **self.settings()}.items())
+        return ", ".join(
+            f"{name}={value!r}" for name, value in {"size": self.size, **self.settings()}.items()
+        )
 
     def _shape(self, box: Tensor, height: int, width: int) -> Tensor:
         """Centre kept, sides made square (or of the image's aspect) and large enough, moved inside the image where it fits."""
         centre = (box[..., :2] + box[..., 2:]) / 2
         side_x, side_y = (box[..., 2:] - box[..., :2]).unbind(-1)
         longer = max(height, width)
-        aspect = 1.0 if self.aspect == "square" else height / width
-        span_x = torch.maximum(side_x, side_y / aspect).clamp(min=self.minimum * longer)
+        aspect, most = (1.0, longer) if self.aspect == "square" else (height / width, width)
+        span_x = torch.maximum(side_x, side_y / aspect).clamp(self.minimum * longer, most)
         span_y = span_x * aspect
         spans = []
         for middle, span, limit in ((centre[..., 0], span_x, width), (centre[..., 1], span_y, height)):

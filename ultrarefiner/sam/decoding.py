@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import torch
 from einops import rearrange
 from jaxtyping import Float
@@ -65,5 +64,3 @@ def decode(
         logits=rearrange(logits, "(b k) m h w -> b k m h w", b=images),
         iou=rearrange(iou, "(b k) m -> b k m", b=images),
     )
-
-

@@ -7,7 +7,7 @@ worse, so a model carries its policy and nothing is guessed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -21,6 +21,7 @@ PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
 
 
+@runtime_checkable
 class InputPolicy(Protocol):
     """What the library asks of an input policy."""
 
@@ -126,12 +127,12 @@ class MedSAMInput(nn.Module):
         return squash_frame(source, self.size)
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 3 size size"]:
-        """Images in [0, 1], grey or RGB, to the encoder's input; a constant image becomes 0."""
+        """Images in [0, 1], grey or RGB, to the encoder's input; an image without contrast (a range under 1e-4) stays near 0."""
         resized = functional.interpolate(
             images, (self.size, self.size), mode="bicubic", align_corners=False, antialias=True
         )
         low, high = (reduce(resized, dim=(1, 2, 3), keepdim=True) for reduce in (torch.amin, torch.amax))
-        return ((resized - low) / (high - low).clamp(min=1e-8)).expand(-1, 3, -1, -1)
+        return ((resized - low) / (high - low).clamp(min=1e-4)).expand(-1, 3, -1, -1)
 
     def restore(
         self, masks: Float[Tensor, "*batch low_h low_w"], frame: Frame

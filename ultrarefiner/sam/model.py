@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ultrarefiner.sam.inputs import InputPolicy
 
 
+@runtime_checkable
 class SAMLike(Protocol):
     """Anything with SAM's three organs: segment-anything's own, MobileSAM, kornia's …
 

@@ -18,7 +18,14 @@ from torch import Tensor
 from ultrarefiner.ops.coordinates import index_to_edge, pixel_centres
 from ultrarefiner.types import Prompts
 
-_PARTS = ("pe_layer", "point_embeddings", "not_a_point_embed", "mask_downscaling", "no_mask_embed", "input_image_size")
+_PARTS = (
+    "pe_layer",
+    "point_embeddings",
+    "not_a_point_embed",
+    "mask_downscaling",
+    "no_mask_embed",
+    "input_image_size",
+)
 
 
 def embed_prompts(
@@ -56,7 +63,9 @@ def _sparse(encoder: Any, prompts: Prompts) -> Tensor:
     tokens = nothing.new_zeros(masks, 0, nothing.shape[-1])
     if prompts.points is not None and prompts.labels is not None:
         labels = prompts.labels.flatten(0, 1)[..., None]
-        kinds = torch.where(labels == 1, encoder.point_embeddings[1].weight, encoder.point_embeddings[0].weight)
+        kinds = torch.where(
+            labels == 1, encoder.point_embeddings[1].weight, encoder.point_embeddings[0].weight
+        )
         encoded = _encode_positions(encoder, prompts.points.flatten(0, 1)).to(nothing.dtype) + kinds
         tokens = torch.where(labels == -1, nothing, encoded)
         if prompts.boxes is None:

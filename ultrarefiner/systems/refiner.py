@@ -63,7 +63,9 @@ class SAMRefiner(nn.Module):
         input_policy: InputPolicy | None = None,
     ) -> None:
         super().__init__()
-        missing = [organ for organ in ("image_encoder", "prompt_encoder", "mask_decoder") if not hasattr(sam, organ)]
+        missing = [
+            organ for organ in ("image_encoder", "prompt_encoder", "mask_decoder") if not hasattr(sam, organ)
+        ]
         if missing:
             message = (
                 f"sam must have image_encoder, prompt_encoder and mask_decoder, but {type(sam).__name__} lacks "
@@ -194,7 +196,9 @@ class SAMRefiner(nn.Module):
                 raise ValueError(message)
             return int(images.shape[-2]), int(images.shape[-1])
         if embeddings is None:
-            message = "images must be given, or embeddings in their place (from SAMRefiner.encode); both are None."
+            message = (
+                "images must be given, or embeddings in their place (from SAMRefiner.encode); both are None."
+            )
             raise ValueError(message)
         if self.cropper is not None and embeddings.ndim != 5:
             message = (
@@ -205,9 +209,7 @@ class SAMRefiner(nn.Module):
         height, width = probability.shape[-2:] if image_size is None else image_size
         return int(height), int(width)
 
-    def _view(
-        self, masks: Tensor, boxes: Tensor | None, image_size: Sequence[int]
-    ) -> tuple[Tensor, Frame]:
+    def _view(self, masks: Tensor, boxes: Tensor | None, image_size: Sequence[int]) -> tuple[Tensor, Frame]:
         """Masks as SAM sees them and where they lie in its frame: whole, or each cropped to its region."""
         if boxes is None or self.cropper is None:
             return masks, self.input_policy.frame(image_size).of_raster(masks.shape[-2:])
@@ -234,7 +236,9 @@ class SAMRefiner(nn.Module):
             return self.input_policy.restore(low_logits, frame)
         size = coarse_logits.shape[-2:]
         on_raster = _on_raster(boxes, coarse_logits, image_size)
-        return self.cropper.paste(low_logits.to(coarse_logits.dtype), on_raster, size=size, background=coarse_logits)
+        return self.cropper.paste(
+            low_logits.to(coarse_logits.dtype), on_raster, size=size, background=coarse_logits
+        )
 
 
 def _on_raster(boxes: Tensor, masks: Tensor, image_size: Sequence[int]) -> Tensor:

@@ -109,7 +109,11 @@ class UltraRefiner(nn.Module):
             seen = functional.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
         logits = self.coarse(seen)
         if not isinstance(logits, Tensor) or logits.ndim != 4 or logits.shape[0] != images.shape[0]:
-            came = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+            came = (
+                f"a tensor of shape {tuple(logits.shape)}"
+                if isinstance(logits, Tensor)
+                else type(logits).__name__
+            )
             message = (
                 f"coarse must return logits (b, k, h, w) with b = {images.shape[0]}, but it returned {came}; wrap a network that "
                 "returns something else in a module that picks the lesion's logits."
