@@ -1,8 +1,8 @@
 """Turn a soft mask into SAM prompts, differentiably, let SAM refine it, and send the gradient back.
 
-Start with `UltraRefiner`, which joins a coarse network and a `SAMRefiner`; or put `DifferentiablePromptExtractor`, `ROICropper` and
-`SAMRefiner` behind a network of your own. Rooms that need optional packages are imported by name: ``ultrarefiner.data``,
-``ultrarefiner.training``, ``ultrarefiner.evaluation``.
+Start with `UltraRefiner`, which joins a coarse network and a `SAMRefiner`; or put `DifferentiablePromptExtractor`,
+`ROICropper` and `SAMRefiner` behind a network of your own. Rooms that need optional packages are imported by name:
+``ultrarefiner.data``, ``ultrarefiner.training``, ``ultrarefiner.evaluation``.
 """
 
 from __future__ import annotations

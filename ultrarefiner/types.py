@@ -1,7 +1,7 @@
 """What passes between the rooms: small frozen dataclasses, one meaning a field.
 
-Letters in the shapes: ``b`` images, ``k`` masks of each image, ``n`` points of each mask, ``m`` candidate masks that SAM
-proposes for one prompt, ``h w`` height and width.
+Letters in the shapes: ``b`` images, ``k`` masks of each image, ``n`` points of each mask, ``m`` candidate masks that
+SAM proposes for one prompt, ``h w`` height and width.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from torch import Tensor
 class Prompts:
     """What SAM is told about each mask.
 
-    Coordinates are pixel *indices* of SAM's input frame (the first pixel's centre is 0; SAM adds the half pixel itself).
-    A part that is ``None`` is not given to SAM.
+    Coordinates are pixel *indices* of SAM's input frame (the first pixel's centre is 0; SAM adds the half pixel
+    itself). A part that is ``None`` is not given to SAM.
 
     Attributes:
         points: (x, y) of every point.

@@ -43,9 +43,7 @@ def test_paste_undoes_crop_of_a_ramp_at_any_place(seed: int) -> None:
     box = torch.cat([low, low + 6 + 10 * torch.rand(1, 2, generator=generator, dtype=torch.float64)], -1)
     ramp = torch.arange(32, dtype=torch.float64)[:, None] * 2 + torch.arange(32, dtype=torch.float64)
     crop = crop_to_boxes(ramp[None, None], box, (64, 64))
-    full = paste_from_boxes(crop, box, (32, 32), background=torch.full((1, 1, 32, 32), torch.nan).double())[
-        0, 0
-    ]
+    full = paste_from_boxes(crop, box, (32, 32), background=torch.full((1, 1, 32, 32), torch.nan).double())[0, 0]
     # The outermost half crop pixel has no neighbour to interpolate with.
     margin = (box[0, 2:] - box[0, :2]) / 128
     centres = torch.arange(32, dtype=torch.float64) + 0.5

@@ -17,9 +17,7 @@ quick = settings(deadline=None, max_examples=15)
 @given(factor=st.floats(0, 10), seed=st.integers(0, 10_000))
 @quick
 def test_values_stay_and_the_gradient_is_scaled(factor: float, seed: int) -> None:
-    x = torch.randn(
-        2, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64, requires_grad=True
-    )
+    x = torch.randn(2, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64, requires_grad=True)
     scaled = scale_gradient(x, factor)
     assert torch.equal(scaled, x)
     (gradient,) = torch.autograd.grad(scaled.sin().sum(), x)

@@ -22,9 +22,7 @@ def test_equals_a_plain_loop(mask: Tensor) -> None:
                 for j, value in enumerate(row):
                     mass, x, y = mass + value, x + value * (j + 0.5), y + value * (i + 0.5)
             variance = sum(
-                value * (j + 0.5 - x / mass) ** 2
-                for row in mask[b, k].tolist()
-                for j, value in enumerate(row)
+                value * (j + 0.5 - x / mass) ** 2 for row in mask[b, k].tolist() for j, value in enumerate(row)
             )
             assert found.mass[b, k].item() == pytest.approx(mass)
             assert found.centroid[b, k].tolist() == pytest.approx([x / mass, y / mass])

@@ -25,10 +25,8 @@ from ultrarefiner.types import Prompts
 RULES = [Centroid(), Centroid(gamma=2.0), MeanShift(), BoxBackground(), FarCorner()]
 
 
-def seed_formulas(
-    probability: Tensor, size: int = 1024, softness: float = 5.12
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The seed's formulas, plainly, on one mask upsampled to SAM's frame: positive and negative point, box, in indices."""
+def seed_formulas(probability: Tensor, size: int = 1024, softness: float = 5.12) -> tuple[Tensor, Tensor, Tensor]:
+    """The seed's formulas, plainly, on one mask upsampled to SAM's frame: both points and the box, in indices."""
     mask = functional.interpolate(probability[None, None].double(), (size, size), mode="bilinear")[0, 0]
     grid = torch.arange(size, dtype=torch.float64)
     x, y = grid[None, :], grid[:, None]
@@ -62,9 +60,9 @@ def test_agrees_with_the_seed_on_the_upsampled_mask(
     side: tuple[int, int], radius: float, aspect: float, place: tuple[float, float], blur: bool
 ) -> None:
     height, width = side
-    hard = lesion(
-        height, width, (place[0] * height, place[1] * width), (radius * height, radius * aspect * width)
-    )[None, None]
+    hard = lesion(height, width, (place[0] * height, place[1] * width), (radius * height, radius * aspect * width))[
+        None, None
+    ]
     mask = functional.avg_pool2d(hard, 5, 1, 2, count_include_pad=False) if blur else hard
     prompts = DifferentiablePromptExtractor(image_size=1024)(mask)
     positive, negative, box = seed_formulas(mask[0, 0])
@@ -99,14 +97,10 @@ def test_padding_of_the_frame_is_background() -> None:
 
 
 @pytest.mark.parametrize("style", ["direct", "gaussian", None])
-@pytest.mark.parametrize(
-    ("positive", "negative"), list(itertools.product([*RULES[:3], None], [*RULES[3:], None]))[::2]
-)
+@pytest.mark.parametrize(("positive", "negative"), list(itertools.product([*RULES[:3], None], [*RULES[3:], None]))[::2])
 @given(mask=soft_masks(images=1, masks=2, side=10))
 @settings(deadline=None, max_examples=2)
-def test_gradcheck_of_every_style_and_option(
-    mask: Tensor, style: str, positive: object, negative: object
-) -> None:
+def test_gradcheck_of_every_style_and_option(mask: Tensor, style: str, positive: object, negative: object) -> None:
     extractor = DifferentiablePromptExtractor(
         image_size=32, mask_style=style, positive=positive, negative=negative, floor=0.01, logit_scale=3.0
     )
@@ -193,9 +187,7 @@ def test_a_floor_undoes_what_a_uniform_probability_does_to_the_box() -> None:
     clean = lesion(256, 256, (128, 128), (25, 25))[None, None]
     dirty = clean.clamp(min=0.01)
     width = [
-        (DifferentiablePromptExtractor(floor=floor)(mask).boxes[0, 0] * torch.tensor([-1.0, 0, 1, 0]))
-        .sum()
-        .item()
+        (DifferentiablePromptExtractor(floor=floor)(mask).boxes[0, 0] * torch.tensor([-1.0, 0, 1, 0])).sum().item()
         for mask, floor in ((clean, 0.0), (dirty, 0.0), (dirty, 0.01))
     ]
     assert width[1] > 3 * width[0]

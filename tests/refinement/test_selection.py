@@ -26,9 +26,7 @@ def test_soft_selection_is_a_softmax(temperature: float) -> None:
             weights = [math.exp(value / temperature) for value in given.iou[b, k].tolist()]
             expected = sum(w * m for w, m in zip(weights, given.logits[b, k], strict=True)) / sum(weights)
             torch.testing.assert_close(logits[b, k], expected)
-            believed = sum(w * i for w, i in zip(weights, given.iou[b, k].tolist(), strict=True)) / sum(
-                weights
-            )
+            believed = sum(w * i for w, i in zip(weights, given.iou[b, k].tolist(), strict=True)) / sum(weights)
             assert iou[b, k].item() == pytest.approx(believed)
 
 
@@ -47,7 +45,5 @@ def test_gradcheck() -> None:
 
 @pytest.mark.usefixtures("unhooked")
 def test_a_temperature_of_zero_gets_a_sentence() -> None:
-    with pytest.raises(
-        ValueError, match="temperature must be above 0, but it is 0; for the best candidate use"
-    ):
+    with pytest.raises(ValueError, match="temperature must be above 0, but it is 0; for the best candidate use"):
         SoftSelection(0)

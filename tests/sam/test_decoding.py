@@ -53,9 +53,7 @@ def one_at_a_time(sam: SAM, embeddings: Tensor, prompts: Prompts) -> MaskCandida
     return MaskCandidates(torch.stack(logits), torch.stack(iou))
 
 
-@pytest.mark.parametrize(
-    "left_out", [(), ("points", "labels"), ("boxes",), ("mask_logits",), ("boxes", "mask_logits")]
-)
+@pytest.mark.parametrize("left_out", [(), ("points", "labels"), ("boxes",), ("mask_logits",), ("boxes", "mask_logits")])
 def test_equals_segment_anything(sam: SAM, left_out: tuple[str, ...]) -> None:
     everything = random_prompts(3, 2)
     prompts = Prompts(**{**vars(everything), **dict.fromkeys(left_out)})
@@ -172,7 +170,5 @@ def test_a_frozen_encoder_costs_no_graph(sam: SAM) -> None:
 
 @pytest.mark.usefixtures("unhooked")
 def test_embeddings_of_other_images_get_a_sentence(sam: SAM) -> None:
-    with pytest.raises(
-        ValueError, match=r"embeddings of shape \(2, 64, 8, 8\) do not go with prompts for 3 images"
-    ):
+    with pytest.raises(ValueError, match=r"embeddings of shape \(2, 64, 8, 8\) do not go with prompts for 3 images"):
         decode(sam, torch.zeros(2, 64, 8, 8), random_prompts(3, 2))

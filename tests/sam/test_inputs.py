@@ -101,6 +101,4 @@ def test_frames_of_a_300_by_500_image() -> None:
     sam, medsam = SAMInput(1024).frame((300, 500)), MedSAMInput(1024).frame((300, 500))
     theirs = ResizeLongestSide(1024).apply_coords(spot.numpy(), (300, 500))
     np.testing.assert_allclose(sam.to_frame(spot).numpy(), theirs, rtol=1e-6)
-    np.testing.assert_allclose(
-        medsam.to_frame(spot).numpy(), spot.numpy() * (1024 / 500, 1024 / 300), rtol=1e-6
-    )
+    np.testing.assert_allclose(medsam.to_frame(spot).numpy(), spot.numpy() * (1024 / 500, 1024 / 300), rtol=1e-6)

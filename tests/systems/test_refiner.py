@@ -53,10 +53,7 @@ def test_batch_masks_and_order(cropper: ROICropper | None) -> None:
     refiner = SAMRefiner(tiny(), cropper=cropper)
     images = torch.rand(3, 1, 40, 56)
     probability = torch.stack(
-        [
-            torch.stack([0.9 * lesion(40, 56, (12 + 4 * b, 20 + 9 * k), (6, 8)) for k in range(2)])
-            for b in range(3)
-        ]
+        [torch.stack([0.9 * lesion(40, 56, (12 + 4 * b, 20 + 9 * k), (6, 8)) for k in range(2)]) for b in range(3)]
     )
     together = refiner(images, probability)
     for b, k in itertools.product(range(3), range(2)):
@@ -77,9 +74,7 @@ def test_degenerate_masks(cropper: ROICropper | None, name: str, dtype: torch.dt
     refinement.logits.float().sum().backward()
     assert torch.isfinite(probability.grad).all()
     if "empty" in name:
-        torch.testing.assert_close(
-            torch.sigmoid(refinement.logits), probability.detach().float(), atol=2e-6, rtol=0
-        )
+        torch.testing.assert_close(torch.sigmoid(refinement.logits), probability.detach().float(), atol=2e-6, rtol=0)
         assert refinement.iou.item() == 0
 
 
@@ -91,9 +86,7 @@ class Echo(nn.Module):
         self.extractor = extractor
         extractor.register_forward_hook(lambda module, inputs, prompts: setattr(self, "seen", prompts))
 
-    def forward(
-        self, *, image_embeddings: Tensor, dense_prompt_embeddings: Tensor, **others: object
-    ) -> tuple:
+    def forward(self, *, image_embeddings: Tensor, dense_prompt_embeddings: Tensor, **others: object) -> tuple:
         masks = self.seen.mask_logits.flatten(0, 1)[:, None]
         return masks.expand(-1, 3, -1, -1), masks.new_ones(len(masks), 3)
 
@@ -202,9 +195,7 @@ def test_masks_meet_sams_candidates_in_its_frame() -> None:
 def test_every_part_matters(change: dict[str, object]) -> None:
     probability = (0.9 * lesion(40, 56, (16, 30), (6, 12))).clamp(min=0.01)[None, None]
     images = torch.rand(1, 1, 40, 56, generator=torch.Generator().manual_seed(0))
-    plain = SAMRefiner(
-        tiny(), prompts=DifferentiablePromptExtractor(positive=Centroid(), negative=BoxBackground())
-    )
+    plain = SAMRefiner(tiny(), prompts=DifferentiablePromptExtractor(positive=Centroid(), negative=BoxBackground()))
     changed = SAMRefiner(tiny(), **change)
     assert not torch.allclose(plain(images, probability).logits, changed(images, probability).logits)
     assert plain.settings() != changed.settings()
@@ -227,7 +218,7 @@ def test_a_foreign_sam_must_name_its_input() -> None:
                 sam.mask_decoder,
             )
 
-    with pytest.raises(ValueError, match="input_policy must be given for Foreign.*SAMInput.*MedSAMInput"):
+    with pytest.raises(ValueError, match=r"input_policy must be given for Foreign.*SAMInput.*MedSAMInput"):
         SAMRefiner(Foreign())
     probability = lesion(32, 32, (16, 16), (5, 5))[None, None]
     images = torch.rand(1, 3, 32, 32)
@@ -267,16 +258,12 @@ def test_a_foreign_sam_must_name_its_input() -> None:
         ),
     ],
 )
-def test_wrong_input_gets_a_sentence(
-    images: Tensor | None, probability: Tensor, options: dict, sentence: str
-) -> None:
+def test_wrong_input_gets_a_sentence(images: Tensor | None, probability: Tensor, options: dict, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         SAMRefiner(tiny(), cropper=ROICropper())(images, probability, **options)
 
 
 @pytest.mark.usefixtures("unhooked")
 def test_a_sam_without_organs_gets_a_sentence() -> None:
-    with pytest.raises(
-        ValueError, match="Linear lacks image_encoder, prompt_encoder, mask_decoder; use build_sam"
-    ):
+    with pytest.raises(ValueError, match="Linear lacks image_encoder, prompt_encoder, mask_decoder; use build_sam"):
         SAMRefiner(nn.Linear(1, 1))

@@ -41,9 +41,7 @@ def test_the_result_is_what_it_says(gate: nn.Module | None, channels: int) -> No
     model = UltraRefiner(coarse=Says(coarse_logits()), refiner=refiner(), gate=gate)
     result = model(torch.rand(2, channels, 40, 56))
     torch.testing.assert_close(result.coarse_probability, torch.sigmoid(result.coarse_logits))
-    torch.testing.assert_close(
-        result.refined_probability, torch.sigmoid(result.refined_logits), atol=3e-6, rtol=0
-    )
+    torch.testing.assert_close(result.refined_probability, torch.sigmoid(result.refined_logits), atol=3e-6, rtol=0)
     assert result.iou.shape == (2, 1)
     assert result.prompts.points.shape == (2, 1, 2, 2)
     if gate is None:
@@ -65,9 +63,7 @@ def test_the_refined_mask_teaches_the_coarse_network() -> None:
 def test_gradient_scale_acts_on_what_the_refined_mask_sends(scale: float, gate: nn.Module | None) -> None:
     gradients = []
     for factor in (1.0, scale):
-        model = UltraRefiner(
-            coarse=Says(coarse_logits()), refiner=refiner(), gate=gate, gradient_scale=factor
-        )
+        model = UltraRefiner(coarse=Says(coarse_logits()), refiner=refiner(), gate=gate, gradient_scale=factor)
         result = model(torch.rand(1, 1, 40, 56, generator=torch.Generator().manual_seed(0)))
         refined = torch.autograd.grad(result.refined_logits.mean(), model.coarse.weight, retain_graph=True)[0]
         coarse = torch.autograd.grad(result.coarse_logits.mean(), model.coarse.weight)[0]

@@ -65,9 +65,9 @@ LAYOUTS: dict[str, Layout] = {
 def load_weights(network: nn.Module, path: str | Path, *, layout: str = "native") -> LoadReport:
     """Load a checkpoint into a network, strictly.
 
-    Nothing in the file is executed (``weights_only``, safetensors). Wrappers and prefixes of the layout are taken off; after that
-    every tensor of the network must be in the file with its shape, and every tensor of the file in the network or named by the
-    layout. If not, the network is left as it was.
+    Nothing in the file is executed (``weights_only``, safetensors). Wrappers and prefixes of the layout are taken off;
+    after that every tensor of the network must be in the file with its shape, and every tensor of the file in the
+    network or named by the layout. If not, the network is left as it was.
 
     Args:
         network: for instance from `build_sam`.
@@ -148,9 +148,8 @@ def _refuse_mismatch(state: Mapping[str, Tensor], target: Mapping[str, Tensor], 
     ]
     same = len(target.keys() & state.keys()) - len(reshaped)
     message = (
-        f"{path} is not a checkpoint of this {network}: of its {len(target)} tensors {same} fit, {', '.join(complaints)}. "
-        "Nothing was loaded. Build the network with the size and settings that the file was made with, or name its layout."
+        f"{path} is not a checkpoint of this {network}: of its {len(target)} tensors {same} fit, "
+        f"{', '.join(complaints)}. Nothing was loaded. Build the network with the size and settings that the file was "
+        "made with, or name its layout."
     )
     raise ValueError(message)
-
-

@@ -1,4 +1,4 @@
-"""Pure tensor functions: coordinates, moments, boxes, crop and paste, resampling, overlap. No module, no file, no model."""
+"""Pure tensor functions: coordinates, moments, boxes, crop and paste, resampling, overlap. No module, no file."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ultrarefiner.ops.coordinates import (
     pad_frame,
     pixel_centres,
     squash_frame,
+    stretch_frame,
 )
 from ultrarefiner.ops.crop import crop_to_boxes, paste_from_boxes
 from ultrarefiner.ops.gradient import scale_gradient
@@ -41,5 +42,6 @@ __all__ = [
     "scale_gradient",
     "soft_box",
     "squash_frame",
+    "stretch_frame",
     "tight_box",
 ]

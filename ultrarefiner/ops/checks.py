@@ -1,7 +1,8 @@
 """What comes in at the front doors, checked in sentences.
 
-Shapes and dtypes are always checked. Reading *values* would make an accelerator wait for its queue, so there they are checked only
-under ``torch.autograd.set_detect_anomaly(True)``, which is what one switches on to hunt a NaN; on a CPU they always are.
+Shapes and dtypes are always checked. Reading *values* would make an accelerator wait for its queue, so there they are
+checked only under ``torch.autograd.set_detect_anomaly(True)``, which is what one switches on to hunt a NaN; on a CPU
+they always are.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
 """The pixel convention, and the maps between frames: the one place that knows.
 
-Two ways to number a pixel are in use. In pixel *edges* the first pixel spans 0 to 1 and a picture of width ``w`` spans 0 to
-``w``: resizing is then a plain multiplication, so everything that is cropped, scaled or pasted is in edges. In pixel *indices*
-the first pixel's centre is 0: that is what SAM's prompt encoder is told (it adds the half pixel itself). An edge coordinate is
-an index plus one half, everywhere.
+Two ways to number a pixel are in use. In pixel *edges* the first pixel spans 0 to 1 and a picture of width ``w`` spans
+0 to
+``w``: resizing is then a plain multiplication, so everything that is cropped, scaled or pasted is in edges. In pixel
+    *indices*
+the first pixel's centre is 0: that is what SAM's prompt encoder is told (it adds the half pixel itself). An edge
+coordinate is an index plus one half, everywhere.
 """
 
 from __future__ import annotations
@@ -105,6 +107,17 @@ def _scale_pairs(coordinates: Tensor, horizontal: float, vertical: float) -> Ten
     return torch.stack(scaled, -1).flatten(-2)
 
 
+def stretch_frame(source: Sequence[int], target: Sequence[int]) -> Frame:
+    """The frame of a picture that is stretched to another raster, (height, width): one's pixels to the other's.
+
+    Example:
+        >>> stretch_frame((30, 50), (300, 500)).to_frame(torch.tensor([25.0, 15.0]))
+        tensor([250., 150.])
+    """
+    size = (int(target[0]), int(target[1]))
+    return Frame(source=(int(source[0]), int(source[1])), content=size, size=size)
+
+
 def squash_frame(source: Sequence[int], size: int) -> Frame:
     """The frame of a picture that is stretched over the whole square, as MedSAM does.
 
@@ -112,7 +125,7 @@ def squash_frame(source: Sequence[int], size: int) -> Frame:
         >>> squash_frame((300, 500), 1024).scale
         (3.413..., 2.048)
     """
-    return Frame(source=(int(source[0]), int(source[1])), content=(size, size), size=(size, size))
+    return stretch_frame(source, (size, size))
 
 
 def pad_frame(source: Sequence[int], size: int) -> Frame:

@@ -1,4 +1,4 @@
-"""Crop regions out of pictures and paste them back: an exact inverse pair, differentiable in the picture and in the boxes."""
+"""Crop regions out of pictures and paste them back: an exact inverse pair, differentiable in picture and boxes."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ def crop_to_boxes(
 ) -> Float[Tensor, "n c new_h new_w"]:
     """Cut one box out of each picture and resample it to ``size``, bilinearly.
 
-    Output pixel u (centre u + 1/2) shows the position ``x0 + (u + 1/2) / new_w * (x1 - x0)``. A linear ramp keeps its mean:
-    cropped from [40, 80] it has the mean 60. There is no antialiasing: a box with far more pixels than ``size`` is subsampled.
+    Output pixel u (centre u + 1/2) shows the position ``x0 + (u + 1/2) / new_w * (x1 - x0)``. A linear ramp keeps its
+    mean: cropped from [40, 80] it has the mean 60. There is no antialiasing: a box with far more pixels than ``size``
+        is subsampled.
 
     Args:
         pictures: any number of channels.
@@ -54,8 +55,8 @@ def paste_from_boxes(
 ) -> Float[Tensor, "n c h w"]:
     """Put each crop back where it was cut out; every pixel whose centre lies outside the box is the background's.
 
-    The inverse of `crop_to_boxes`: inside the box, cropping and pasting returns the picture, exactly where the crop's pixels
-    include the picture's (its side an odd multiple of the box's), and to bilinear accuracy elsewhere.
+    The inverse of `crop_to_boxes`: inside the box, cropping and pasting returns the picture, exactly where the crop's
+    pixels include the picture's (its side an odd multiple of the box's), and to bilinear accuracy elsewhere.
 
     Args:
         crops: what `crop_to_boxes` returned, or something of the same place.
@@ -89,9 +90,7 @@ def _side(low: Tensor, high: Tensor) -> Tensor:
 
 def _sample(pictures: Tensor, horizontal: Tensor, vertical: Tensor, padding: str) -> Tensor:
     rows, columns = vertical.shape[1], horizontal.shape[1]
-    grid = torch.stack(
-        [horizontal[:, None, :].expand(-1, rows, -1), vertical[:, :, None].expand(-1, -1, columns)], -1
-    )
+    grid = torch.stack([horizontal[:, None, :].expand(-1, rows, -1), vertical[:, :, None].expand(-1, -1, columns)], -1)
     return functional.grid_sample(
         pictures, grid.to(pictures.dtype), mode="bilinear", padding_mode=padding, align_corners=False
     )

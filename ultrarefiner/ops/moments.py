@@ -31,8 +31,9 @@ def moments(mask: Float[Tensor, "*shape"], *, axes: int = 2) -> Moments:
 
     .. math:: M = \sum_i m_i, \quad c_x = \frac{1}{M} \sum_x s_x x, \quad v_x = \frac{1}{M} \sum_x s_x (x - c_x)^2
 
-    where :math:`s_x` is the mask's sum over all other axes. Everything after those sums works on vectors. Sums are in float32 or
-    wider whatever the input's dtype. A mask without mass has its centroid in the middle of the frame, variance 0 and no gradient.
+    where :math:`s_x` is the mask's sum over all other axes. Everything after those sums works on vectors. Sums are in
+    float32 or wider whatever the input's dtype. A mask without mass has its centroid in the middle of the frame,
+    variance 0 and no gradient.
 
     Args:
         mask: non-negative weights; the last ``axes`` dimensions are space ((h, w) or (d, h, w)).

@@ -1,7 +1,7 @@
 """Linear resampling as two small matrices: exact for any scale and padding, antialiased, differentiable, batched.
 
-A resize of axis-aligned pixels is separable and linear, so it is ``rows @ picture @ columns.T``. Several resizes in a row are one:
-their matrices are multiplied first, and the large picture between them is never made.
+A resize of axis-aligned pixels is separable and linear, so it is ``rows @ picture @ columns.T``. Several resizes in a
+row are one: their matrices are multiplied first, and the large picture between them is never made.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ def linear_weights(
     r"""The matrix that resamples a row of ``inputs`` pixels to ``outputs`` pixels with a linear (triangle) kernel.
 
     Output pixel u looks at the input coordinate :math:`(u + 1/2) / s`; the weight of input pixel i is
-    :math:`\max(0, 1 - |(u + 1/2)/s - (i + 1/2)| / r)`, rows normalised to sum 1. The radius r is 1, or with ``antialias``
-    :math:`\max(1, 1/s)`. Rows of output pixels whose centre lies past the last input pixel are zero: padding.
+    :math:`\max(0, 1 - |(u + 1/2)/s - (i + 1/2)| / r)`, rows normalised to sum 1. The radius r is 1, or with
+    ``antialias`` :math:`\max(1, 1/s)`. Rows of output pixels whose centre lies past the last input pixel are zero:
+    padding.
 
     Args:
         inputs: number of input pixels.

@@ -46,15 +46,14 @@ def mask_prompt_logits(
     return (2 * apply_weights(probability, rows, columns) - 1) * logit_scale
 
 
-def blur_in_frame(
-    probability: Float[Tensor, "b k h w"], frame: Frame, *, sigma: float
-) -> Float[Tensor, "b k h w"]:
+def blur_in_frame(probability: Float[Tensor, "b k h w"], frame: Frame, *, sigma: float) -> Float[Tensor, "b k h w"]:
     """Blur a mask with a Gaussian that is round in SAM's frame, borders reflected.
 
     Args:
         probability: the soft mask.
         frame: where it lies in SAM's frame.
-        sigma: standard deviation as a share of the frame's side; on the mask's pixels it is divided by the frame's scale.
+        sigma: standard deviation as a share of the frame's side; on the mask's pixels it is divided by the frame's
+            scale.
 
     Returns:
         The blurred mask, the same shape, still in [0, 1].
@@ -71,4 +70,5 @@ def blur_in_frame(
         max(1, min(2 * round(3 * deviation) + 1, 2 * ((length - 1) // 2) + 1))
         for deviation, length in zip(deviations, probability.shape[-2:], strict=True)
     ]
-    return gaussian_blur2d(probability, (kernel[0], kernel[1]), (deviations[0], deviations[1]), "reflect")
+    blurred: Tensor = gaussian_blur2d(probability, (kernel[0], kernel[1]), (deviations[0], deviations[1]), "reflect")
+    return blurred

@@ -63,15 +63,17 @@ class Centroid:
     It lies outside the lesion when the mask is a ring or has two parts; `MeanShift` does not.
 
     Attributes:
-        gamma: 1 is the plain centroid; 2, the published code's, concentrates it where the network is sure. At least 1, since
-            below it the gradient is infinite at P = 0.
+        gamma: 1 is the plain centroid; 2, the published code's, concentrates it where the network is sure. At least 1,
+            since below it the gradient is infinite at P = 0.
     """
 
     gamma: float = 1.0
 
     def __post_init__(self) -> None:
         if self.gamma < 1:
-            message = f"gamma must be at least 1 (its gradient is infinite at P = 0 below that), but it is {self.gamma}."
+            message = (
+                f"gamma must be at least 1 (its gradient is infinite at P = 0 below that), but it is {self.gamma}."
+            )
             raise ValueError(message)
 
     def __call__(self, geometry: MaskGeometry) -> PointChoice:
@@ -139,9 +141,9 @@ class MeanShift:
     r"""A point that ends inside the lesion, also for rings and for two lesions in one mask.
 
     It starts at the pixel that lies deepest in the mask (largest mean of the mask over growing windows) and takes a few
-    mean-shift steps :math:`x \leftarrow \sum P K x / \sum P K` with a Gaussian K around the present position. The steps carry
-    the gradient; the start does not. If a step has left the lesion (P under half of the start's), the start's position is kept,
-    with the gradient of the steps.
+    mean-shift steps :math:`x \leftarrow \sum P K x / \sum P K` with a Gaussian K around the present position. The steps
+    carry the gradient; the start does not. If a step has left the lesion (P under half of the start's), the start's
+    position is kept, with the gradient of the steps.
 
     Comaniciu and Meer, "Mean shift: a robust approach toward feature space analysis", TPAMI 2002.
 
@@ -156,9 +158,7 @@ class MeanShift:
     def __call__(self, geometry: MaskGeometry) -> PointChoice:
         """The mode of every mask."""
         start = _deepest_pixel(geometry.weight.detach())
-        vertical, horizontal = (
-            self.bandwidth * geometry.frame_side / scale for scale in geometry.frame_scale
-        )
+        vertical, horizontal = (self.bandwidth * geometry.frame_side / scale for scale in geometry.frame_scale)
         point = start
         for _ in range(self.steps):
             columns = _bell(point[..., 0], geometry.weight.shape[-1], horizontal)
@@ -170,9 +170,7 @@ class MeanShift:
             x = (near_columns * pixel_centres(columns.shape[-1], columns)).sum(-1) / safe_mass
             y = (near_rows * pixel_centres(rows.shape[-1], rows)).sum(-1) / safe_mass
             point = torch.stack([x, y], -1)
-        left = _value_at(geometry.weight.detach(), point.detach()) < 0.5 * _value_at(
-            geometry.weight.detach(), start
-        )
+        left = _value_at(geometry.weight.detach(), point.detach()) < 0.5 * _value_at(geometry.weight.detach(), start)
         held = start + (point - point.detach())
         return PointChoice(held.where(left[..., None], point), geometry.moments.mass > 0)
 
@@ -183,7 +181,7 @@ def _bell(centre: Tensor, length: int, deviation: float) -> Tensor:
 
 
 def _deepest_pixel(weight: Tensor) -> Tensor:
-    """Where a mask is thickest: P times the sum, over windows of doubling size, of the window's mean to the fourth power."""
+    """Where a mask is thickest: P times the sum, over windows of doubling size, of their mean to the fourth."""
     height, width = weight.shape[-2:]
     depth = torch.zeros_like(weight)
     side = 3

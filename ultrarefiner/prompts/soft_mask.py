@@ -24,25 +24,28 @@ class DifferentiablePromptExtractor(nn.Module):
 
     * positive point: :math:`c = \sum P x / \sum P`;
     * negative point: the same of :math:`(1 - P) B`, where B is the box with sigmoid edges;
-    * box: :math:`c \mp 2.5 \sigma` on each axis, :math:`\sigma^2 = \sum P (x - c)^2 / \sum P`, cut off at the picture's borders;
+    * box: :math:`c \mp 2.5 \sigma` on each axis, :math:`\sigma^2 = \sum P (x - c)^2 / \sum P`, cut off at the picture's
+      borders;
     * mask prompt: :math:`(2P - 1) \cdot 10` at a quarter of the frame's side; style "gaussian" blurs P first.
 
     Nothing is upsampled to SAM's 1024 pixels first: moments are taken on the mask and mapped. To agree with a bilinear
     upsampling, :math:`\sigma^2` includes what that interpolation spreads (1/6 of a mask pixel squared).
 
-    A mask in which no pixel reaches ``minimum_probability`` is empty: its ``valid`` is False, its point labels are -1 ("not a
-    point"), its mask prompt is background everywhere, and no gradient flows through it.
+    A mask in which no pixel reaches ``minimum_probability`` is empty: its ``valid`` is False, its point labels are -1
+    ("not a point"), its mask prompt is background everywhere, and no gradient flows through it.
 
     Args:
-        image_size: side of SAM's square frame, used where the call gives no frame (`SAMRefiner` always gives its SAM's).
+        image_size: side of SAM's square frame, used where the call gives no frame (`SAMRefiner` always gives its
+            SAM's).
         mask_style: "direct", "gaussian" (for a SAM that was never trained on such masks), or None for no mask prompt.
         positive: the rule of the positive point; None for no such point.
         negative: the rule of the negative point; None for no such point.
         sigmas: half the box's side in standard deviations; None for no box.
         logit_scale: the mask prompt's logit for P = 1.
         blur_sigma: the "gaussian" style's standard deviation as a share of the frame (0.01 is 10 pixels of 1024).
-        floor: probability that counts as nothing. A network that says 0.01 everywhere doubles the box; with a floor f > 0 the
-            points and the box see :math:`q^2 / (q + f)`, :math:`q = \max(P - f, 0)`, which is smooth. 0, the seed's, is off.
+        floor: probability that counts as nothing. A network that says 0.01 everywhere doubles the box; with a floor f >
+            0 the points and the box see :math:`q^2 / (q + f)`, :math:`q = \max(P - f, 0)`, which is smooth. 0, the
+            seed's, is off.
         minimum_probability: a mask whose largest value is below this is empty.
 
     Raises:
@@ -77,8 +80,8 @@ class DifferentiablePromptExtractor(nn.Module):
             raise ValueError(message)
         if not 0 <= floor < minimum_probability <= 1:
             message = (
-                "floor must be at least 0 and below minimum_probability, which is at most 1, or masks that are not empty "
-                f"would have no weight; but floor is {floor} and minimum_probability is {minimum_probability}. "
+                "floor must be at least 0 and below minimum_probability, which is at most 1, or masks that are not "
+                f"empty would have no weight; but floor is {floor} and minimum_probability is {minimum_probability}. "
                 "Lower the floor, or raise minimum_probability."
             )
             raise ValueError(message)
@@ -163,8 +166,6 @@ class DifferentiablePromptExtractor(nn.Module):
 
 
 def interpolation_variance(frame: Frame, like: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch 2"]:
-    """The variance, (x, y) in mask pixels squared, that bilinear resampling from the mask to the frame adds to a mask."""
+    """The variance, (x, y) in mask pixels squared, that bilinear resampling to the frame adds to a mask."""
     vertical, horizontal = (0.0 if scale == 1 else max(1.0, 1 / scale) ** 2 / 6 for scale in frame.scale)
-    return torch.stack(
-        [torch.full_like(like[..., 0], horizontal), torch.full_like(like[..., 1], vertical)], -1
-    )
+    return torch.stack([torch.full_like(like[..., 0], horizontal), torch.full_like(like[..., 1], vertical)], -1)

@@ -54,9 +54,10 @@ def finite_logit(probability: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"
 class UncertaintyGate(nn.Module):
     r"""Trust SAM where the coarse network is unsure: :math:`g = g_0 + (g_1 - g_0)(1 - |2c - 1|^\gamma)`.
 
-    The gate is largest (:math:`g_1`) at c = 0.5 and smallest (:math:`g_0`) where c is 0 or 1, so with :math:`g_0 = 0` it can
-    never undo a confident error; the minimum is there for that. For :math:`\gamma < 1` the power has an infinite slope at
-    c = 0.5: the distance from 0.5 is rounded off, :math:`\sqrt{(2c - 1)^2 + \epsilon^2}`, so that gradients are finite everywhere.
+    The gate is largest (:math:`g_1`) at c = 0.5 and smallest (:math:`g_0`) where c is 0 or 1, so with :math:`g_0 = 0`
+    it can never undo a confident error; the minimum is there for that. For :math:`\gamma < 1` the power has an infinite
+    slope at c = 0.5: the distance from 0.5 is rounded off, :math:`\sqrt{(2c - 1)^2 + \epsilon^2}`, so that gradients
+    are finite everywhere.
 
     Args:
         gamma: above 0; smaller confines SAM to the most uncertain pixels.
@@ -98,7 +99,7 @@ class UncertaintyGate(nn.Module):
         distance = ((2 * coarse_probability - 1).square() + epsilon**2).sqrt()
         floor = epsilon**self.gamma
         ceiling = (1 + epsilon**2) ** (self.gamma / 2)
-        confidence = (distance**self.gamma - floor) / (ceiling - floor)
+        confidence: Tensor = (distance**self.gamma - floor) / (ceiling - floor)
         return self.minimum + (self.maximum - self.minimum) * (1 - confidence)
 
     def settings(self) -> dict[str, Any]:
@@ -113,8 +114,8 @@ class UncertaintyGate(nn.Module):
 class LearnedGate(nn.Module):
     """A small network that sees the grey image, the coarse and the refined mask and says where to trust SAM.
 
-    Two 3x3 convolutions and a sigmoid; its last layer starts at zero weights and a bias of -2, so that every gate starts at 0.12
-    and training has to earn each change to the coarse mask.
+    Two 3x3 convolutions and a sigmoid; its last layer starts at zero weights and a bias of -2, so that every gate
+    starts at 0.12 and training has to earn each change to the coarse mask.
 
     Args:
         width: hidden channels.
@@ -149,7 +150,7 @@ class LearnedGate(nn.Module):
         """The gate of every pixel of every mask; masks of one image do not see one another."""
         grey = images.mean(1, keepdim=True).expand_as(coarse_probability)
         seen = torch.stack([grey, coarse_probability, refined_probability], 2)
-        gate = self.layers(rearrange(seen, "b k c h w -> (b k) c h w").to(self.layers[0].weight.dtype))
+        gate = self.layers(rearrange(seen, "b k c h w -> (b k) c h w").to(next(self.layers.parameters()).dtype))
         return rearrange(torch.sigmoid(gate), "(b k) 1 h w -> b k h w", b=images.shape[0])
 
     def settings(self) -> dict[str, Any]:

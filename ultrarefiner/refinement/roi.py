@@ -1,4 +1,4 @@
-"""ROICropper: where SAM looks. A region around the soft mask, cut from the image at its own resolution, and pasted back."""
+"""ROICropper: where SAM looks. A region around the soft mask, cut from the image's own pixels, and pasted back."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ultrarefiner.ops.boxes import expand_box, soft_box
 from ultrarefiner.ops.checks import check_probability
-from ultrarefiner.ops.coordinates import Frame, accumulation_dtype
+from ultrarefiner.ops.coordinates import accumulation_dtype, stretch_frame
 from ultrarefiner.ops.crop import crop_to_boxes, paste_from_boxes
 from ultrarefiner.ops.moments import moments, remove_floor
 
@@ -20,16 +20,17 @@ from ultrarefiner.ops.moments import moments, remove_floor
 class ROICropper(nn.Module):
     r"""Locate a region around each soft mask, crop images and masks to it, and paste masks back.
 
-    The region is centred on the soft box :math:`c \mp 2.5\sigma`, every side moved outwards by ``expand`` of the box's own side,
-    then made square (SAM sees the lesion undistorted) or of the image's aspect, between ``minimum`` of the image's longer side
-    and that side, and moved inside the image where it fits. A mask that is empty has the whole image as its region. Gradients reach the mask
-    through the region's coordinates.
+    The region is centred on the soft box :math:`c \mp 2.5\sigma`, every side moved outwards by ``expand`` of the box's
+    own side, then made square (SAM sees the lesion undistorted) or of the image's aspect, between ``minimum`` of the
+    image's longer side and that side, and moved inside the image where it fits. A mask that is empty has the whole
+    image as its region. Gradients reach the mask through the region's coordinates.
 
     Args:
         size: side of the square crop, in pixels; `SAMRefiner` takes its SAM's input size instead.
         expand: margin on each side, as a share of the box's side.
         sigmas: half the soft box's side in standard deviations.
-        aspect: "square", or "image" for the image's own aspect (then the crop is stretched as the whole image would be).
+        aspect: "square", or "image" for the image's own aspect (then the crop is stretched as the whole image would
+            be).
         minimum: smallest side of the region as a share of the image's longer side.
         floor: probability that counts as nothing, see `DifferentiablePromptExtractor`.
         minimum_probability: a mask whose largest value is below this is empty.
@@ -65,8 +66,8 @@ class ROICropper(nn.Module):
             raise ValueError(message)
         if expand < 0 or not 0 < minimum <= 1 or not 0 <= floor < minimum_probability <= 1 or size < 1:
             message = (
-                "ROICropper takes size >= 1, expand >= 0, 0 < minimum <= 1 and 0 <= floor < minimum_probability <= 1, but was "
-                f"given size={size}, expand={expand}, minimum={minimum}, floor={floor}, "
+                "ROICropper takes size >= 1, expand >= 0, 0 < minimum <= 1 and 0 <= floor < minimum_probability <= 1, "
+                f"but was given size={size}, expand={expand}, minimum={minimum}, floor={floor}, "
                 f"minimum_probability={minimum_probability}."
             )
             raise ValueError(message)
@@ -88,7 +89,8 @@ class ROICropper(nn.Module):
             image_size: (height, width) of the image that is to be cropped; by default the mask's own.
 
         Returns:
-            (x0, y0, x1, y1) in pixel edges of the image. A square region of a long lesion may reach beyond a narrow image.
+            (x0, y0, x1, y1) in pixel edges of the image. A square region of a long lesion may reach beyond a narrow
+            image.
 
         Raises:
             ValueError: the masks are not (b, k, h, w), not floating point, not in [0, 1], or hold NaN.
@@ -100,7 +102,7 @@ class ROICropper(nn.Module):
         wide = wide.where(valid[..., None, None], 0.0)
         found = moments(remove_floor(wide, self.floor) if self.floor > 0 else wide)
         box = soft_box(found.centroid, found.variance, sigmas=self.sigmas)
-        to_image = Frame(source=tuple(probability.shape[-2:]), content=(height, width), size=(height, width))
+        to_image = stretch_frame(probability.shape[-2:], (height, width))
         region = self._shape(expand_box(to_image.to_frame(box), self.expand), height, width)
         return region.where(valid[..., None], _whole_image(region, height, width))
 
@@ -154,8 +156,8 @@ class ROICropper(nn.Module):
             crops: what `crop` or `crop_masks` returned, or something of the same place at any resolution.
             boxes: in pixel edges of the result.
             size: (height, width) of the result.
-            background: one number, or a tensor that broadcasts to the result. There is no default on purpose: the published
-                code's 0 is, read as a logit, a probability of 0.5 everywhere.
+            background: one number, or a tensor that broadcasts to the result. There is no default on purpose: the
+                published code's 0 is, read as a logit, a probability of 0.5 everywhere.
 
         Returns:
             The pictures.
@@ -181,12 +183,10 @@ class ROICropper(nn.Module):
 
     def extra_repr(self) -> str:
         """The constructor's arguments."""
-        return ", ".join(
-            f"{name}={value!r}" for name, value in {"size": self.size, **self.settings()}.items()
-        )
+        return ", ".join(f"{name}={value!r}" for name, value in {"size": self.size, **self.settings()}.items())
 
     def _shape(self, box: Tensor, height: int, width: int) -> Tensor:
-        """Centre kept, sides made square (or of the image's aspect) and large enough, moved inside the image where it fits."""
+        """Centre kept, sides of the wanted aspect and large enough, moved inside the image where it fits."""
         centre = (box[..., :2] + box[..., 2:]) / 2
         side_x, side_y = (box[..., 2:] - box[..., :2]).unbind(-1)
         longer = max(height, width)

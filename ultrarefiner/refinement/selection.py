@@ -33,13 +33,13 @@ class SoftSelection(nn.Module):
     def __init__(self, temperature: float = 0.1) -> None:
         super().__init__()
         if temperature <= 0:
-            message = f"temperature must be above 0, but it is {temperature}; for the best candidate use BestSelection()."
+            message = (
+                f"temperature must be above 0, but it is {temperature}; for the best candidate use BestSelection()."
+            )
             raise ValueError(message)
         self.temperature = temperature
 
-    def forward(
-        self, candidates: MaskCandidates
-    ) -> tuple[Float[Tensor, "b k low_h low_w"], Float[Tensor, "b k"]]:
+    def forward(self, candidates: MaskCandidates) -> tuple[Float[Tensor, "b k low_h low_w"], Float[Tensor, "b k"]]:
         """The weighted logits and the weighted IoU estimate."""
         share = torch.softmax(candidates.iou / self.temperature, -1)
         return (share[..., None, None] * candidates.logits).sum(2), (share * candidates.iou).sum(-1)
@@ -62,9 +62,7 @@ class BestSelection(nn.Module):
         True
     """
 
-    def forward(
-        self, candidates: MaskCandidates
-    ) -> tuple[Float[Tensor, "b k low_h low_w"], Float[Tensor, "b k"]]:
+    def forward(self, candidates: MaskCandidates) -> tuple[Float[Tensor, "b k low_h low_w"], Float[Tensor, "b k"]]:
         """The best candidate's logits and IoU estimate."""
         best = candidates.iou.argmax(-1, keepdim=True)
         index = best[..., None, None].expand(*best.shape, *candidates.logits.shape[-2:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -9,7 +10,7 @@ from typing import Literal
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, TwoWayTransformer
 from torch import nn
 
-from ultrarefiner.sam.inputs import MedSAMInput, SAMInput
+from ultrarefiner.sam.inputs import InputPolicy, MedSAMInput, SAMInput
 from ultrarefiner.sam.model import SAM
 
 PATCH = 16
@@ -50,7 +51,7 @@ SIZES = {
     "vit_h": SAMSize(1024, 1280, 32, 16, (7, 15, 23, 31)),
 }
 
-POLICIES = {"sam": SAMInput, "medsam": MedSAMInput}
+POLICIES: dict[str, Callable[[int], InputPolicy]] = {"sam": SAMInput, "medsam": MedSAMInput}
 
 
 def build_sam(
@@ -62,8 +63,8 @@ def build_sam(
     """Build SAM with random weights, in eval mode; `load_weights` fills it.
 
     Args:
-        size: "vit_b", "vit_l" and "vit_h" are segment-anything's own (1024 px); "tiny" (256 px, 1 million parameters) is for
-            tests, examples and training from scratch.
+        size: "vit_b", "vit_l" and "vit_h" are segment-anything's own (1024 px); "tiny" (256 px, 1 million parameters)
+            is for tests, examples and training from scratch.
         input_policy: "sam", or "medsam" for MedSAM's weights. It belongs to the weights: choose it with them.
         image_size: another side of the input, a multiple of 16; official weights fit the default only.
 
@@ -86,7 +87,9 @@ def build_sam(
     numbers = SIZES[size]
     side = numbers.image_size if image_size is None else image_size
     if side < PATCH or side % PATCH:
-        message = f"image_size must be a multiple of {PATCH}, but it is {side}; {max(PATCH, side // PATCH * PATCH)} is one."
+        message = (
+            f"image_size must be a multiple of {PATCH}, but it is {side}; {max(PATCH, side // PATCH * PATCH)} is one."
+        )
         raise ValueError(message)
     return SAM(
         _image_encoder(numbers, side),

@@ -19,9 +19,10 @@ def decode(
 ) -> MaskCandidates:
     """SAM's candidate masks for every prompt, in one call of its mask decoder.
 
-    segment-anything's decoder repeats *one* image's embedding for all prompts and adds the dense prompt embedding. So the images
-    go in with the dense embeddings, each to its own prompts, and the decoder is given a single embedding of zeros to repeat: the
-    sums are the same, and any decoder that is called like segment-anything's can be batched without knowing its inside.
+    segment-anything's decoder repeats *one* image's embedding for all prompts and adds the dense prompt embedding. So
+    the images go in with the dense embeddings, each to its own prompts, and the decoder is given a single embedding of
+    zeros to repeat: the sums are the same, and any decoder that is called like segment-anything's can be batched
+    without knowing its inside.
 
     Args:
         sam: any SAM-like object.
@@ -46,8 +47,8 @@ def decode(
     expected = (images, masks) if embeddings.ndim == 5 else (images,)
     if tuple(embeddings.shape[: len(expected)]) != expected:
         message = (
-            f"embeddings of shape {tuple(embeddings.shape)} do not go with prompts for {images} images of {masks} masks; "
-            "give one embedding an image (b, d, h, w) or one a mask (b, k, d, h, w)."
+            f"embeddings of shape {tuple(embeddings.shape)} do not go with prompts for {images} images of {masks} "
+            "masks; give one embedding an image (b, d, h, w) or one a mask (b, k, d, h, w)."
         )
         raise ValueError(message)
     sparse, dense = embed_prompts(sam.prompt_encoder, prompts)

@@ -1,7 +1,7 @@
-"""How an image becomes SAM's input, and SAM's masks the image's: one policy for SAM, one for MedSAM, bound to the model.
+"""How an image becomes SAM's input, and SAM's masks the image's: one policy for SAM, one for MedSAM.
 
-The two differ in everything: value range, statistics, aspect and padding. Fed with the other's input a SAM still answers, only
-worse, so a model carries its policy and nothing is guessed.
+The two differ in everything: value range, statistics, aspect and padding. Fed with the other's input a SAM still
+answers, only worse, so a model carries its policy and nothing is guessed.
 """
 
 from __future__ import annotations
@@ -71,24 +71,20 @@ class SAMInput(nn.Module):
         return pad_frame(source, self.size)
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 3 size size"]:
-        """Images in [0, 1], grey or RGB, to the encoder's input; the padding is 0 after normalising, as SAM was trained.
+        """Images in [0, 1], grey or RGB, to the encoder's input; padding is 0 after normalising.
 
         Resized bilinearly with antialiasing.
         """
         height, width = self.frame(images.shape[-2:]).content
-        resized = functional.interpolate(
-            images, (height, width), mode="bilinear", align_corners=False, antialias=True
-        )
+        resized = functional.interpolate(images, (height, width), mode="bilinear", align_corners=False, antialias=True)
         normalised = (resized.expand(-1, 3, -1, -1) - self.mean.to(images.dtype)) / self.std.to(images.dtype)
         return functional.pad(normalised, (0, self.size - width, 0, self.size - height))
 
-    def restore(
-        self, masks: Float[Tensor, "*batch low_h low_w"], frame: Frame
-    ) -> Float[Tensor, "*batch h w"]:
+    def restore(self, masks: Float[Tensor, "*batch low_h low_w"], frame: Frame) -> Float[Tensor, "*batch h w"]:
         """Low-resolution masks to the source's pixels: segment-anything's two bilinear steps, as one.
 
-        Up to the full frame, the padding cut off, then to the source's size; the two steps' matrices are multiplied first, so
-        that the full-frame mask is never made.
+        Up to the full frame, the padding cut off, then to the source's size; the two steps' matrices are multiplied
+        first, so that the full-frame mask is never made.
         """
         rows, columns = (
             linear_weights(content, source, scale=source / content, like=masks)
@@ -105,7 +101,7 @@ class SAMInput(nn.Module):
 
 
 class MedSAMInput(nn.Module):
-    """MedSAM's input: stretched to ``size`` squared (bicubic), each image's own range to [0, 1], no statistics, no padding.
+    """MedSAM's input: stretched to ``size`` squared (bicubic), each image's own range to [0, 1], no padding.
 
     Ma et al., "Segment anything in medical images", Nature Communications 2024 (github.com/bowang-lab/MedSAM).
 
@@ -127,16 +123,14 @@ class MedSAMInput(nn.Module):
         return squash_frame(source, self.size)
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 3 size size"]:
-        """Images in [0, 1], grey or RGB, to the encoder's input; an image without contrast (a range under 1e-4) stays near 0."""
+        """Images in [0, 1], grey or RGB, to the encoder's input; without contrast (range under 1e-4) near 0."""
         resized = functional.interpolate(
             images, (self.size, self.size), mode="bicubic", align_corners=False, antialias=True
         )
         low, high = (reduce(resized, dim=(1, 2, 3), keepdim=True) for reduce in (torch.amin, torch.amax))
         return ((resized - low) / (high - low).clamp(min=1e-4)).expand(-1, 3, -1, -1)
 
-    def restore(
-        self, masks: Float[Tensor, "*batch low_h low_w"], frame: Frame
-    ) -> Float[Tensor, "*batch h w"]:
+    def restore(self, masks: Float[Tensor, "*batch low_h low_w"], frame: Frame) -> Float[Tensor, "*batch h w"]:
         """Low-resolution masks to the source's pixels in one bilinear step, as MedSAM does."""
         rows, columns = (
             linear_weights(low, source, scale=source / low, like=masks)

@@ -13,7 +13,7 @@ from ultrarefiner.sam.inputs import InputPolicy
 
 @runtime_checkable
 class SAMLike(Protocol):
-    """Anything with SAM's three organs: segment-anything's own, MobileSAM, kornia's …
+    """Anything with SAM's three organs: segment-anything's own, MobileSAM, kornia's and so on.
 
     ``image_encoder`` maps prepared images to (n, c, h, w). ``prompt_encoder`` and ``mask_decoder`` are called as
     segment-anything calls its own; ``prompt_encoder`` tells its ``image_embedding_size``.
@@ -27,8 +27,8 @@ class SAMLike(Protocol):
 class SAM(nn.Module):
     """SAM's image encoder, prompt encoder and mask decoder, and the input policy of their weights.
 
-    The state dict has segment-anything's own keys. Unlike segment-anything's ``Sam`` it is a plain module with gradients; how it
-    is prompted and decoded is the business of `encode_images` and `decode`.
+    The state dict has segment-anything's own keys. Unlike segment-anything's ``Sam`` it is a plain module with
+    gradients; how it is prompted and decoded is the business of `encode_images` and `decode`.
 
     Args:
         image_encoder: prepared images (n, 3, size, size) to embeddings (n, c, size / 16, size / 16).
@@ -68,8 +68,8 @@ def encode_images(
 ) -> Float[Tensor, "n d low_h low_w"]:
     """Run the image encoder; without a graph when nobody needs one.
 
-    A graph is built only if the encoder trains, or if ``through_inputs`` asks for the gradient with respect to the inputs (a
-    crop whose place depends on the coarse mask). A frozen ViT-B otherwise costs gigabytes for nothing.
+    A graph is built only if the encoder trains, or if ``through_inputs`` asks for the gradient with respect to the
+    inputs (a crop whose place depends on the coarse mask). A frozen ViT-B otherwise costs gigabytes for nothing.
 
     Args:
         sam: any SAM-like object.

@@ -1,8 +1,8 @@
 """Prompts to SAM's tokens: for b images of k masks at once, in any dtype, with no read of a value on the device.
 
-segment-anything's own prompt encoder writes into slices chosen by boolean masks (each waits for the device), casts coordinates to
-float32 (so float64 fails), and under autocast multiplies coordinates in bfloat16 (so points move by pixels). The same numbers
-come out here without that. A prompt encoder of another make is called as it is.
+segment-anything's own prompt encoder writes into slices chosen by boolean masks (each waits for the device), casts
+coordinates to float32 (so float64 fails), and under autocast multiplies coordinates in bfloat16 (so points move by
+pixels). The same numbers come out here without that. A prompt encoder of another make is called as it is.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ def embed_prompts(
 def dense_position(prompt_encoder: Any, like: Tensor) -> Float[Tensor, "1 d low_h low_w"]:
     """The positional encoding of the embedding's grid, in the embedding's dtype."""
     if not hasattr(prompt_encoder, "pe_layer"):
-        return prompt_encoder.get_dense_pe().to(like)  # type: ignore[no-any-return]  # a foreign module is untyped
+        foreign: Tensor = prompt_encoder.get_dense_pe()
+        return foreign.to(like)
     height, width = prompt_encoder.image_embedding_size
     matrix = prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
     y = (pixel_centres(height, matrix) / height)[:, None].expand(-1, width)
@@ -60,12 +61,10 @@ def dense_position(prompt_encoder: Any, like: Tensor) -> Float[Tensor, "1 d low_
 def _sparse(encoder: Any, prompts: Prompts) -> Tensor:
     nothing = encoder.not_a_point_embed.weight
     masks = prompts.valid.numel()
-    tokens = nothing.new_zeros(masks, 0, nothing.shape[-1])
+    tokens: Tensor = nothing.new_zeros(masks, 0, nothing.shape[-1])
     if prompts.points is not None and prompts.labels is not None:
         labels = prompts.labels.flatten(0, 1)[..., None]
-        kinds = torch.where(
-            labels == 1, encoder.point_embeddings[1].weight, encoder.point_embeddings[0].weight
-        )
+        kinds = torch.where(labels == 1, encoder.point_embeddings[1].weight, encoder.point_embeddings[0].weight)
         encoded = _encode_positions(encoder, prompts.points.flatten(0, 1)).to(nothing.dtype) + kinds
         tokens = torch.where(labels == -1, nothing, encoded)
         if prompts.boxes is None:
@@ -82,9 +81,11 @@ def _sparse(encoder: Any, prompts: Prompts) -> Tensor:
 def _dense(encoder: Any, prompts: Prompts) -> Tensor:
     if prompts.mask_logits is None:
         size = encoder.image_embedding_size
-        return encoder.no_mask_embed.weight[:, :, None, None].expand(prompts.valid.numel(), -1, *size)  # type: ignore[no-any-return]  # a foreign module is untyped
+        nothing: Tensor = encoder.no_mask_embed.weight[:, :, None, None]
+        return nothing.expand(prompts.valid.numel(), -1, *size)
     masks = rearrange(prompts.mask_logits, "b k h w -> (b k) 1 h w")
-    return encoder.mask_downscaling(masks.to(encoder.no_mask_embed.weight.dtype))  # type: ignore[no-any-return]  # likewise
+    embedded: Tensor = encoder.mask_downscaling(masks.to(encoder.no_mask_embed.weight.dtype))
+    return embedded
 
 
 def _encode_positions(encoder: Any, indices: Tensor) -> Tensor:

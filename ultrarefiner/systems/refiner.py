@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ultrarefiner.ops.checks import check_images, check_probability
-from ultrarefiner.ops.coordinates import Frame, squash_frame
+from ultrarefiner.ops.coordinates import Frame, squash_frame, stretch_frame
 from ultrarefiner.prompts import MASK_PROMPT_STRIDE, DifferentiablePromptExtractor, mask_prompt_logits
 from ultrarefiner.refinement import ROICropper, SoftSelection, finite_logit
 from ultrarefiner.sam import InputPolicy, SAMLike, decode, encode_images
@@ -21,17 +21,17 @@ from ultrarefiner.types import Prompts, Refinement
 class SAMRefiner(nn.Module):
     """Refine soft masks with SAM, differentiably.
 
-    The mask becomes prompts, SAM's decoder answers with candidates, one is selected at low resolution and brought to the mask's
-    pixels. With a cropper SAM sees a region around each mask, cut from the image at its own resolution; outside it the result is
-    the coarse mask. A mask that is empty comes back unchanged.
+    The mask becomes prompts, SAM's decoder answers with candidates, one is selected at low resolution and brought to
+    the mask's pixels. With a cropper SAM sees a region around each mask, cut from the image at its own resolution;
+    outside it the result is the coarse mask. A mask that is empty comes back unchanged.
 
-    A frozen image encoder builds no graph. The gradient of the refined mask reaches the coarse mask through points, box, mask
-    prompt and, with a cropper, the region in which masks are cropped and pasted. The remaining path, through the *image* crop's
-    place, needs the encoder's graph; ``through_crop=True`` opens it.
+    A frozen image encoder builds no graph. The gradient of the refined mask reaches the coarse mask through points,
+    box, mask prompt and, with a cropper, the region in which masks are cropped and pasted. The remaining path, through
+    the *image* crop's place, needs the encoder's graph; ``through_crop=True`` opens it.
 
     Args:
-        sam: built by `build_sam`, or any module with ``image_encoder``, ``prompt_encoder`` and ``mask_decoder`` that are called as
-            segment-anything's are.
+        sam: built by `build_sam`, or any module with ``image_encoder``, ``prompt_encoder`` and ``mask_decoder`` that
+            are called as segment-anything's are.
         prompts: what turns the mask into prompts; `DifferentiablePromptExtractor` with its defaults if not given.
         cropper: `ROICropper` to let SAM look at a region; None for the whole image.
         selection: how one of SAM's candidates is chosen; `SoftSelection` if not given.
@@ -63,13 +63,12 @@ class SAMRefiner(nn.Module):
         input_policy: InputPolicy | None = None,
     ) -> None:
         super().__init__()
-        missing = [
-            organ for organ in ("image_encoder", "prompt_encoder", "mask_decoder") if not hasattr(sam, organ)
-        ]
+        missing = [organ for organ in ("image_encoder", "prompt_encoder", "mask_decoder") if not hasattr(sam, organ)]
         if missing:
             message = (
                 f"sam must have image_encoder, prompt_encoder and mask_decoder, but {type(sam).__name__} lacks "
-                f"{', '.join(missing)}; use build_sam, or SAM(image_encoder, prompt_encoder, mask_decoder, input_policy=...)."
+                f"{', '.join(missing)}; use build_sam, or SAM(image_encoder, prompt_encoder, "
+                "mask_decoder, input_policy=...)."
             )
             raise ValueError(message)
         policy = getattr(sam, "input_policy", None) if input_policy is None else input_policy
@@ -108,7 +107,8 @@ class SAMRefiner(nn.Module):
             The refinement, on the pixels of ``probability``.
 
         Raises:
-            ValueError: images or masks of the wrong rank, dtype or range, or that do not match; neither images nor embeddings.
+            ValueError: images or masks of the wrong rank, dtype or range, or that do not match; neither images nor
+                embeddings.
         """
         check_probability(probability)
         size = self._image_size(images, probability, embeddings, image_size)
@@ -136,7 +136,8 @@ class SAMRefiner(nn.Module):
             boxes: regions in pixel edges of the images (from ``cropper.locate``); None for whole images.
 
         Returns:
-            Embeddings (b, d, h, w), or (b, k, d, h, w) with boxes. Without a graph unless the encoder trains or ``through_crop``.
+            Embeddings (b, d, h, w), or (b, k, d, h, w) with boxes. Without a graph unless the encoder trains or
+            ``through_crop``.
         """
         sam = cast("SAMLike", self.sam)
         if boxes is None or self.cropper is None:
@@ -190,20 +191,20 @@ class SAMRefiner(nn.Module):
             check_images(images)
             if images.shape[0] != probability.shape[0]:
                 message = (
-                    f"images and probability must hold the same number of images, but there are {images.shape[0]} images and "
-                    f"masks for {probability.shape[0]}; masks are (b, k, h, w) with b the images' first dimension."
+                    "images and probability must hold the same number of images, but there are "
+                    f"{images.shape[0]} images and masks for {probability.shape[0]}; masks are (b, k, h, w) with b "
+                    "the images' first dimension."
                 )
                 raise ValueError(message)
             return int(images.shape[-2]), int(images.shape[-1])
         if embeddings is None:
-            message = (
-                "images must be given, or embeddings in their place (from SAMRefiner.encode); both are None."
-            )
+            message = "images must be given, or embeddings in their place (from SAMRefiner.encode); both are None."
             raise ValueError(message)
         if self.cropper is not None and embeddings.ndim != 5:
             message = (
-                "embeddings must be (b, k, d, h, w), one of each mask's crop, when the refiner has a cropper, but their shape is "
-                f"{tuple(embeddings.shape)}; make them with encode(images, cropper.locate(probability)), or use cropper=None."
+                "embeddings must be (b, k, d, h, w), one of each mask's crop, when the refiner has a cropper, but "
+                f"their shape is {tuple(embeddings.shape)}; make them with encode(images, "
+                "cropper.locate(probability)), or use cropper=None."
             )
             raise ValueError(message)
         height, width = probability.shape[-2:] if image_size is None else image_size
@@ -218,9 +219,7 @@ class SAMRefiner(nn.Module):
         crops = self.cropper.crop_masks(masks, _on_raster(boxes, masks, image_size), size=side)
         return crops, squash_frame((side, side), self.input_policy.size)
 
-    def _prompts(
-        self, probability: Tensor, boxes: Tensor | None, image_size: Sequence[int]
-    ) -> tuple[Prompts, Frame]:
+    def _prompts(self, probability: Tensor, boxes: Tensor | None, image_size: Sequence[int]) -> tuple[Prompts, Frame]:
         seen, frame = self._view(probability, boxes, image_size)
         return self.prompts(seen, frame), frame
 
@@ -236,13 +235,9 @@ class SAMRefiner(nn.Module):
             return self.input_policy.restore(low_logits, frame)
         size = coarse_logits.shape[-2:]
         on_raster = _on_raster(boxes, coarse_logits, image_size)
-        return self.cropper.paste(
-            low_logits.to(coarse_logits.dtype), on_raster, size=size, background=coarse_logits
-        )
+        return self.cropper.paste(low_logits.to(coarse_logits.dtype), on_raster, size=size, background=coarse_logits)
 
 
 def _on_raster(boxes: Tensor, masks: Tensor, image_size: Sequence[int]) -> Tensor:
     """Boxes in the image's pixel edges to the masks' pixel edges."""
-    height, width = (int(side) for side in image_size)
-    raster = (int(masks.shape[-2]), int(masks.shape[-1]))
-    return Frame(source=raster, content=(height, width), size=(height, width)).from_frame(boxes)
+    return stretch_frame(masks.shape[-2:], image_size).from_frame(boxes)

@@ -20,14 +20,14 @@ class UltraRefiner(nn.Module):
     """Segment with a coarse network, refine with SAM, and send the refined mask's gradient back to the coarse network.
 
     Args:
-        coarse: any module from images (b, c, h, w) to logits (b, k, h', w'); logits of another resolution are resized to the
-            images'.
+        coarse: any module from images (b, c, h, w) to logits (b, k, h', w'); logits of another resolution are resized
+            to the images'.
         refiner: the `SAMRefiner`.
         gate: how much of SAM's mask enters the final mask; None takes SAM's mask as it is.
-        coarse_size: side of the square to which images are stretched for the coarse network alone (224 for TransUNet); SAM still
-            sees them at their own resolution. None gives the coarse network the images as they are.
-        gradient_scale: factor on the gradient that the refined mask sends to the coarse network. It acts on that tensor: scaling
-            the parameters' gradients instead does nothing under AdamW.
+        coarse_size: side of the square to which images are stretched for the coarse network alone (224 for TransUNet);
+            SAM still sees them at their own resolution. None gives the coarse network the images as they are.
+        gradient_scale: factor on the gradient that the refined mask sends to the coarse network. It acts on that
+            tensor: scaling the parameters' gradients instead does nothing under AdamW.
 
     Example:
         >>> from ultrarefiner.sam import build_sam
@@ -62,11 +62,12 @@ class UltraRefiner(nn.Module):
             images: grey or RGB in [0, 1].
 
         Returns:
-            Coarse and refined masks on the images' pixels, logits and probabilities. Where the coarse mask is empty the refined
-            one equals it.
+            Coarse and refined masks on the images' pixels, logits and probabilities. Where the coarse mask is empty the
+            refined one equals it.
 
         Raises:
-            ValueError: images of the wrong rank, channels or range, or a coarse network that does not return (b, k, h, w).
+            ValueError: images of the wrong rank, channels or range, or a coarse network that does not return (b, k, h,
+                w).
         """
         check_images(images)
         coarse_logits = self._coarse_logits(images)
@@ -109,14 +110,10 @@ class UltraRefiner(nn.Module):
             seen = functional.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
         logits = self.coarse(seen)
         if not isinstance(logits, Tensor) or logits.ndim != 4 or logits.shape[0] != images.shape[0]:
-            came = (
-                f"a tensor of shape {tuple(logits.shape)}"
-                if isinstance(logits, Tensor)
-                else type(logits).__name__
-            )
+            came = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
             message = (
-                f"coarse must return logits (b, k, h, w) with b = {images.shape[0]}, but it returned {came}; wrap a network that "
-                "returns something else in a module that picks the lesion's logits."
+                f"coarse must return logits (b, k, h, w) with b = {images.shape[0]}, but it returned {came}; wrap a "
+                "network that returns something else in a module that picks the lesion's logits."
             )
             raise ValueError(message)
         logits = logits if logits.dtype == torch.float64 else logits.float()
