@@ -33,13 +33,14 @@ from ultrarefiner.refinement import (
 )
 from ultrarefiner.sam import SAM, MedSAMInput, SAMInput, build_sam
 from ultrarefiner.simulation import SimpleFailures
-from ultrarefiner.systems import SAMRefiner, UltraRefiner
+from ultrarefiner.systems import AtSize, SAMRefiner, UltraRefiner
 from ultrarefiner.types import MaskCandidates, Prompts, RefinedSegmentation, Refinement
 
 __version__ = version("ultrarefiner")
 
 __all__ = [
     "SAM",
+    "AtSize",
     "BestSelection",
     "BinaryCrossEntropyLoss",
     "BoxBackground",

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ultrarefiner.refinement import LearnedGate, ROICropper, UncertaintyGate
 from ultrarefiner.sam import build_sam
-from ultrarefiner.systems import SAMRefiner, UltraRefiner
+from ultrarefiner.systems import AtSize, SAMRefiner, UltraRefiner
 
 
 class Says(nn.Module):
@@ -74,9 +74,12 @@ def test_gradient_scale_acts_on_what_the_refined_mask_sends(scale: float, gate: 
 
 def test_the_coarse_network_may_see_a_smaller_square() -> None:
     coarse = Says(coarse_logits(32, 32))
-    result = UltraRefiner(coarse=coarse, refiner=refiner(), coarse_size=48)(torch.rand(1, 1, 60, 90))
+    result = UltraRefiner(coarse=AtSize(coarse, 48), refiner=refiner())(torch.rand(1, 1, 60, 90))
     assert coarse.seen == (1, 1, 48, 48)
     assert result.coarse_logits.shape == result.refined_logits.shape == (1, 1, 60, 90)
+    assert AtSize(coarse, 48).settings() == {"network": "Says", "size": 48}
+    with pytest.raises(ValueError, match="size must be at least 1 pixel, but it is 0"):
+        AtSize(coarse, 0)
 
 
 def test_an_empty_mask_passes_through() -> None:

@@ -131,7 +131,7 @@ def squash_frame(source: Sequence[int], size: int) -> Frame:
 def pad_frame(source: Sequence[int], size: int) -> Frame:
     """The frame of a picture whose longest side fills the square and that is padded right or below, as SAM does.
 
-    The shorter side is rounded half up, as segment-anything's ``ResizeLongestSide`` does.
+    The shorter side is rounded half up, as segment-anything's ``ResizeLongestSide`` does, and at least 1.
 
     Example:
         >>> pad_frame((300, 500), 1024).content
@@ -139,5 +139,5 @@ def pad_frame(source: Sequence[int], size: int) -> Frame:
     """
     height, width = int(source[0]), int(source[1])
     factor = size / max(height, width)
-    content = (int(height * factor + 0.5), int(width * factor + 0.5))
+    content = (max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5)))
     return Frame(source=(height, width), content=content, size=(size, size))

@@ -7,11 +7,11 @@ from typing import Any, cast
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ultrarefiner.ops.checks import check_images
 from ultrarefiner.ops.gradient import scale_gradient
 from ultrarefiner.refinement import blend, finite_logit
+from ultrarefiner.systems.at_size import resize_logits
 from ultrarefiner.systems.refiner import SAMRefiner
 from ultrarefiner.types import RefinedSegmentation
 
@@ -24,8 +24,6 @@ class UltraRefiner(nn.Module):
             to the images'.
         refiner: the `SAMRefiner`.
         gate: how much of SAM's mask enters the final mask; None takes SAM's mask as it is.
-        coarse_size: side of the square to which images are stretched for the coarse network alone (224 for TransUNet);
-            SAM still sees them at their own resolution. None gives the coarse network the images as they are.
         gradient_scale: factor on the gradient that the refined mask sends to the coarse network. It acts on that
             tensor: scaling the parameters' gradients instead does nothing under AdamW.
 
@@ -45,14 +43,12 @@ class UltraRefiner(nn.Module):
         coarse: nn.Module,
         refiner: SAMRefiner,
         gate: nn.Module | None = None,
-        coarse_size: int | None = None,
         gradient_scale: float = 1.0,
     ) -> None:
         super().__init__()
         self.coarse = coarse
         self.refiner = refiner
         self.gate = gate
-        self.coarse_size = coarse_size
         self.gradient_scale = gradient_scale
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> RefinedSegmentation:
@@ -99,16 +95,11 @@ class UltraRefiner(nn.Module):
             "coarse": type(self.coarse).__name__ if described is None else described(),
             "refiner": self.refiner.settings(),
             "gate": None if self.gate is None else cast("Any", self.gate).settings(),
-            "coarse_size": self.coarse_size,
             "gradient_scale": self.gradient_scale,
         }
 
     def _coarse_logits(self, images: Tensor) -> Tensor:
-        seen = images
-        if self.coarse_size is not None:
-            size = (self.coarse_size, self.coarse_size)
-            seen = functional.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
-        logits = self.coarse(seen)
+        logits = self.coarse(images)
         if not isinstance(logits, Tensor) or logits.ndim != 4 or logits.shape[0] != images.shape[0]:
             came = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
             message = (
@@ -117,7 +108,4 @@ class UltraRefiner(nn.Module):
             )
             raise ValueError(message)
         logits = logits if logits.dtype == torch.float64 else logits.float()
-        if logits.shape[-2:] != images.shape[-2:]:
-            size = (images.shape[-2], images.shape[-1])
-            logits = functional.interpolate(logits, size, mode="bilinear", align_corners=False)
-        return logits
+        return resize_logits(logits, images.shape[-2:])

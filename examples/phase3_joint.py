@@ -1,0 +1,47 @@
+"""Phase 3: both networks, the gradient flowing through the prompts; then coarse against refined on the fold kept for it.
+
+Takes over what phases 1 and 2 left in --out.
+Full size, on a GPU:      python examples/phase3_joint.py --data BUSI --precision bf16-mixed
+Small, on two CPU cores:  python examples/phase3_joint.py --small
+"""
+
+from __future__ import annotations
+
+import setting
+import torch
+
+import ultrarefiner as ur
+from ultrarefiner.evaluation import evaluate, markdown_table, panel_figure, write_csv
+from ultrarefiner.training import JointRecipe, load_coarse, load_refiner, train
+
+
+def main() -> None:
+    args = setting.arguments(__doc__)
+    torch.manual_seed(args.seed)
+    sizes = setting.scale(args)
+    model = ur.UltraRefiner(coarse=setting.coarse_network(args), refiner=setting.refiner(args))
+    load_coarse(model.coarse, args.out / "coarse" / "best.pt")
+    load_refiner(model.refiner, args.out / "refiner" / "best.pt")
+    recipe = JointRecipe(
+        model,
+        coarse_learning_rate=sizes.rates[2][0],
+        refiner_learning_rate=sizes.rates[2][1],
+        freeze_image_encoder=not sizes.train_image_encoder,
+    )
+    cases = setting.split(args)
+    training, validation = cases.fitted(sizes.image)
+    print(f"phase 3: {len(training)} images train, {len(validation)} choose the checkpoint")
+    result = train(recipe, training, validation=validation, folder=args.out / "joint", **setting.run_options(args, 3))
+    ur.load_weights(model, result.best)
+    print(f"the checkpoint of epoch {result.best_epoch} on {len(cases.test)} images that no phase has seen:")
+    found = evaluate(model, cases.test, size=sizes.image, batch_size=sizes.batch)
+    table = markdown_table(found.comparison)
+    print(table)
+    (args.out / "table.md").write_text(table)
+    write_csv(args.out / "cases.csv", found.comparison)
+    panel_figure(found.panels, args.out / "panels.png")
+    print(f"wrote table.md, cases.csv and panels.png to {args.out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""Pictures for the folders that tests make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+Draw = Callable[..., Path]
+
+
+@pytest.fixture
+def draw(tmp_path: Path) -> Draw:
+    """Save a picture under tmp_path: of one value or colour in the box (top, bottom, left, right), black around it."""
+
+    def save(
+        name: str,
+        value: int | tuple[int, int, int] = 255,
+        *,
+        size: tuple[int, int] = (6, 8),
+        box: tuple[int, int, int, int] | None = None,
+    ) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        colour = np.atleast_1d(np.array(value, dtype=np.uint8))
+        pixels = np.zeros((*size, len(colour)), dtype=np.uint8)
+        top, bottom, left, right = box or (0, size[0], 0, size[1])
+        pixels[top:bottom, left:right] = colour
+        Image.fromarray(pixels[..., 0] if len(colour) == 1 else pixels).save(path)
+        return path
+
+    return save

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lightning_fabric.utilities import move_data_to_device
+from torch.utils.data import DataLoader
+
+from ultrarefiner.data.batches import Batch, FittedCases, SeededSampler, collate
+from ultrarefiner.data.cases import Case
+from ultrarefiner.data.fit import FitToSquare
+from ultrarefiner.data.phantoms import Phantoms
+
+
+class _Counting:
+    """Phantoms that count how often they are drawn."""
+
+    unseen = False
+
+    def __init__(self, count: int) -> None:
+        self.phantoms = Phantoms(count, size=(32, 48))
+        self.names, self.labels, self.groups = self.phantoms.names, self.phantoms.labels, self.phantoms.groups
+        self.drawn = 0
+
+    def subset(self, names: object) -> _Counting:
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        return len(self.phantoms)
+
+    def __getitem__(self, index: int) -> Case:
+        self.drawn += 1
+        return self.phantoms[index]
+
+
+def test_cases_are_fitted_and_read_once() -> None:
+    source = _Counting(3)
+    fitted = FittedCases(source, 24)
+    first, again = fitted[1], fitted[1]
+    assert source.drawn == 1
+    assert torch.equal(first.image, again.image)
+    assert torch.equal(first.image, FitToSquare(24).image(source.phantoms[1].image))
+    assert first.name == "phantom 1"
+    fresh = FittedCases(source, 24, keep_in_memory=False)
+    assert torch.equal(fresh[1].image, fresh[1].image)
+    assert source.drawn == 3
+    assert len(fresh) == 3
+    assert len(list(fresh)) == 3  # type: ignore[call-overload] # by index, until it ends
+
+
+def test_an_index_outside_is_named() -> None:
+    with pytest.raises(IndexError, match=r"index must be in 0 to 2, got 3"):
+        FittedCases(Phantoms(3, size=(32, 32)), 16)[3]
+
+
+def test_a_batch_stacks_cases() -> None:
+    fitted = FittedCases(Phantoms(3, size=(32, 48)), 24)
+    batch = next(iter(DataLoader(fitted, batch_size=3, collate_fn=collate)))
+    assert isinstance(batch, Batch)
+    assert batch.images.shape == batch.masks.shape == (3, 1, 24, 24)
+    assert batch.names == ("phantom 0", "phantom 1", "phantom 2")
+    assert batch.content_sizes.tolist() == [[16, 24]] * 3
+    assert batch.original_sizes.tolist() == [[32, 48]] * 3
+    for index in range(3):
+        assert torch.equal(batch.images[index], fitted[index].image)
+        assert torch.equal(batch.masks[index], fitted[index].mask)
+    moved = move_data_to_device(batch, "meta")
+    assert isinstance(moved, Batch)
+    assert moved.images.device.type == "meta"
+    assert moved.names == batch.names
+
+
+def test_a_batch_of_nothing_or_of_two_squares_gets_a_sentence() -> None:
+    phantoms = Phantoms(1, size=(32, 32))
+    with pytest.raises(ValueError, match=r"one square, got the sizes \[16, 24\]"):
+        collate([FittedCases(phantoms, 16)[0], FittedCases(phantoms, 24)[0]])
+    with pytest.raises(ValueError, match=r"one square, got the sizes \[\]"):
+        collate([])
+
+
+@settings(deadline=None, max_examples=25)
+@given(length=st.integers(1, 40), seed=st.integers(0, 2**40), epoch=st.integers(0, 500), data=st.data())
+def test_a_resumed_epoch_goes_on_in_the_same_order(length: int, seed: int, epoch: int, data: st.DataObject) -> None:
+    skip = data.draw(st.integers(0, length))
+    whole = SeededSampler(length, seed=seed)
+    whole.begin(epoch)
+    order = list(whole)
+    assert sorted(order) == list(range(length))
+    resumed = SeededSampler(length, seed=seed)
+    resumed.begin(epoch, skip=skip)
+    assert list(resumed) == order[skip:]
+    assert len(resumed) == length - skip
+    resumed.begin(epoch)
+    assert list(resumed) == order
+
+
+def test_epochs_and_seeds_shuffle_differently_and_the_global_state_is_left_alone() -> None:
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    orders = []
+    for seed in (0, 1):
+        sampler = SeededSampler(50, seed=seed)
+        for epoch in (0, 1):
+            sampler.begin(epoch)
+            orders.append(tuple(sampler))
+    assert len(set(orders)) == 4
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_loader_of_a_resumed_epoch_is_shorter() -> None:
+    sampler = SeededSampler(10, seed=0)
+    loader = DataLoader(range(10), batch_size=4, sampler=sampler)
+    sampler.begin(2, skip=4)
+    assert len(loader) == 2
+    assert [len(part) for part in loader] == [4, 2]
+    assert not hasattr(sampler, "set_epoch")
+
+
+def test_wrong_numbers_for_the_sampler() -> None:
+    with pytest.raises(ValueError, match=r"length must be at least 1, got 0"):
+        SeededSampler(0, seed=0)
+    for epoch, skip in ((-1, 0), (0, -1), (0, 6)):
+        with pytest.raises(ValueError, match=rf"skip must be 0 to 5, got epoch {epoch} and skip {skip}"):
+            SeededSampler(5, seed=0).begin(epoch, skip=skip)

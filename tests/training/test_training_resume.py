@@ -1,0 +1,149 @@
+"""A run that is killed and started again ends like one that never was; one with other settings is not continued."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import ultrarefiner
+from ultrarefiner.checkpoints import read_tensors, write_tensors
+from ultrarefiner.losses import DiceBCELoss
+from ultrarefiner.prompts import DifferentiablePromptExtractor
+from ultrarefiner.training import CoarseRecipe, JointRecipe
+
+KILLER = Path(__file__).with_name("kill_repeatedly.py")
+
+
+def test_kill_nine_loses_nothing(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(ultrarefiner.__file__).parents[1])}
+    subprocess.run([sys.executable, str(KILLER), str(tmp_path)], check=True, timeout=300, env=environment)
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["status"] == 0, "a child failed by itself"
+    assert report["kills"] >= 3
+    assert len(report["saved"]) >= 2, "no kill came after a checkpoint"
+    whole, killed = (read_tensors(tmp_path / name / "last.pt") for name in ("whole", "killed"))
+    assert_same(whole, killed)
+    assert_same(*(read_tensors(tmp_path / name / "best.pt") for name in ("whole", "killed")))
+    for name in ("metrics.csv", "steps.csv"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert {path.name for path in (tmp_path / "killed").iterdir()} == {"last.pt", "best.pt", "metrics.csv", "steps.csv"}
+
+
+def assert_same(one, other, name: str = "") -> None:
+    """Equal to the last bit, whatever is nested in what."""
+    assert type(one) is type(other), name
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), name
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), name
+        for key in one:
+            assert_same(one[key], other[key], f"{name}.{key}")
+    elif isinstance(one, list):
+        assert len(one) == len(other), name
+        for index, pair in enumerate(zip(one, other, strict=True)):
+            assert_same(*pair, f"{name}.{index}")
+    else:
+        assert one == other, name
+
+
+class UnpluggedError(Exception):
+    """Somebody pulls the plug."""
+
+
+def test_every_step_can_be_the_last_one_saved(network, fit, cases, tmp_path) -> None:
+    """Break off after each step in turn, also in the middle of a window of the log and of an epoch's mean."""
+
+    class Unplugged(list):
+        seen = 0
+
+        def __getitem__(self, index):
+            type(self).seen += 1
+            if type(self).seen == self.limit:
+                raise UnpluggedError
+            return super().__getitem__(index)
+
+    whole = CoarseRecipe(network(), learning_rate=0.01)
+    expected = read_tensors(fit(whole, folder=tmp_path / "whole", log_every=2).last)
+    for limit in (4, 5, 8, 11):
+        data = Unplugged(cases)
+        data.limit, Unplugged.seen = limit, 0
+        folder = tmp_path / str(limit)
+        with pytest.raises(UnpluggedError):
+            fit(
+                CoarseRecipe(network(), learning_rate=0.01),
+                dataset=data,
+                folder=folder,
+                checkpoint_every=1,
+                log_every=2,
+            )
+        resumed = CoarseRecipe(network(), learning_rate=0.01)
+        again = fit(resumed, folder=folder, checkpoint_every=None, log_every=2)
+        assert_same(read_tensors(again.last), expected)
+        assert (folder / "steps.csv").read_bytes() == (tmp_path / "whole" / "steps.csv").read_bytes()
+
+
+def test_an_anchor_remembers_where_it_began(ultra, fit) -> None:
+    model = ultra()
+    start = {name: tensor.clone() for name, tensor in model.coarse.state_dict().items()}
+    fit(JointRecipe(model, anchor_weight=0.5, coarse_learning_rate=0.01), epochs=1, checkpoint_every=1)
+    assert not torch.equal(model.coarse.head.weight, start["head.weight"])
+    again = ultra()
+    with torch.no_grad():
+        again.coarse.head.weight.add_(1.0)  # a script that loads other weights before it resumes
+    recipe = JointRecipe(again, anchor_weight=0.5, coarse_learning_rate=0.01)
+    fit(recipe, epochs=1)
+    assert torch.equal(recipe.auxiliary().state_dict()["_anchor.start/head/weight"], start["head.weight"])
+
+
+@pytest.mark.parametrize(
+    ("recipe_options", "train_options", "sentence"),
+    [
+        ({"learning_rate": 0.5}, {}, "whose recipe.learning_rate was 0.01, but now it is 0.5. Go on with the settings"),
+        ({"loss": DiceBCELoss(bce_weight=0.5)}, {}, r"recipe.loss.bce_weight was 1.0, but now it is 0.5"),
+        ({"frozen": {"encoder": 1}}, {}, "recipe.frozen.encoder was 'absent', but now it is 1"),
+        ({}, {"epochs": 3}, "plan.epochs was 2, but now it is 3"),
+        ({}, {"seed": 1}, "plan.seed was 0, but now it is 1"),
+        ({}, {"batch_size": 3}, "plan.batch_size was 2, but now it is 3"),
+        ({}, {"precision": "bf16-mixed"}, "plan.precision was '32-true', but now it is 'bf16-mixed'"),
+    ],
+)
+def test_other_settings_are_refused(coarse, fit, recipe_options, train_options, sentence) -> None:
+    fit(coarse())
+    with pytest.raises(ValueError, match=sentence):
+        fit(coarse(**recipe_options), **train_options)
+
+
+def test_another_mask_style_is_refused(ultra, fit) -> None:
+    fit(JointRecipe(ultra()), epochs=1)
+    other = ultra()
+    other.refiner.prompts = DifferentiablePromptExtractor(image_size=64, mask_style="gaussian")
+    with pytest.raises(ValueError, match=r"prompts.mask_style was 'direct', but now it is 'gaussian'"):
+        fit(JointRecipe(other), epochs=1)
+
+
+def test_damaged_and_foreign_checkpoints_are_refused(coarse, fit, tmp_path) -> None:
+    last = fit(coarse()).last
+    whole = last.read_bytes()
+    last.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"last.pt .* is truncated or damaged"):
+        fit(coarse())
+    write_tensors(last, {"state_dict": {}})
+    with pytest.raises(ValueError, match=r"not a checkpoint of a run \(format 1\): it holds state_dict"):
+        fit(coarse())
+
+
+def test_a_run_that_never_saved_starts_anew(coarse, fit, tmp_path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "steps.csv").write_text("step,epoch\n2,0\n")
+    (folder / "metrics.csv").write_text("epoch,step\n0,3\n")
+    (folder / ".last.pt.part").write_bytes(b"half")
+    fit(coarse(), log_every=2)
+    assert (folder / "metrics.csv").read_text().count("\n") == 3
+    assert not (folder / ".last.pt.part").exists()

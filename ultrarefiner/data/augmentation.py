@@ -1,0 +1,140 @@
+"""Augmentation of images and masks together, on the device of the batch."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from kornia.augmentation import AugmentationSequential, RandomAffine, RandomGamma, RandomHorizontalFlip
+from kornia.constants import DataKey
+from kornia.filters import gaussian_blur2d
+from torch import Tensor, nn
+
+
+class Augmentation(nn.Module):
+    r"""Another view of each image, its masks moved along; in evaluation mode too: call it for training only.
+
+    In this order: horizontal flip; rotation, scale and translation about the frame's centre, bilinear, black
+    where nothing is; brightness and contrast as :math:`g I^{\gamma}`; speckle, :math:`I (1 + s n)` with
+    standard normal n; a slight blur. Left and right are alike in a breast scan, up and down are not: there is
+    no vertical flip. Black stays black, so the padding of a fitted image stays padding. Moved masks are 1
+    where the moved mask reaches one half.
+
+    Args:
+        flip: probability of the flip.
+        rotation: largest angle to either side, in degrees.
+        scale: smallest and largest factor.
+        translation: largest shift along each axis, as a share of the side.
+        gamma: smallest and largest exponent.
+        gain: smallest and largest factor of brightness.
+        speckle: largest standard deviation of the speckle, drawn evenly from 0 up for each image.
+        blur: largest standard deviation of the blur, in pixels of a frame of 256 (scaled with the frame),
+            drawn likewise.
+
+    Raises:
+        ValueError: a number is outside its range.
+
+    Example:
+        >>> images, masks = torch.rand(2, 1, 32, 32), torch.ones(2, 1, 32, 32)
+        >>> augment = Augmentation()
+        >>> first, _ = augment(images, masks, torch.Generator().manual_seed(0))
+        >>> again, _ = augment(images, masks, torch.Generator().manual_seed(0))
+        >>> torch.equal(first, again)
+        True
+    """
+
+    def __init__(
+        self,
+        *,
+        flip: float = 0.5,
+        rotation: float = 20.0,
+        scale: tuple[float, float] = (0.85, 1.15),
+        translation: float = 0.1,
+        gamma: tuple[float, float] = (0.7, 1.4),
+        gain: tuple[float, float] = (0.8, 1.2),
+        speckle: float = 0.15,
+        blur: float = 1.0,
+    ) -> None:
+        super().__init__()
+        _check_range("flip", (flip,), 0.0, 1.0)
+        _check_range("rotation", (rotation,), 0.0, 180.0)
+        _check_range("translation", (translation,), 0.0, 1.0)
+        _check_range("speckle", (speckle,), 0.0, 1.0)
+        _check_range("blur", (blur,), 0.0, 10.0)
+        for name, pair in (("scale", scale), ("gamma", gamma), ("gain", gain)):
+            _check_range(name, pair, 0.1, 10.0)
+        self.speckle = speckle
+        self.blur = blur
+        self.geometry_and_tone = AugmentationSequential(
+            RandomHorizontalFlip(p=flip),
+            RandomAffine(degrees=rotation, translate=(translation, translation), scale=scale, p=1.0),
+            RandomGamma(gamma=gamma, gain=gain, p=1.0),
+            data_keys=["input", "mask"],
+            extra_args={DataKey.MASK: {"resample": "bilinear", "align_corners": False}},
+        )
+
+    def forward(
+        self, images: Float[Tensor, "b c h w"], masks: Float[Tensor, "b k h w"], generator: torch.Generator
+    ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b k h w"]]:
+        """Another view of every image, and its masks.
+
+        Args:
+            images: in [0, 1].
+            masks: 0 or 1; an empty mask stays empty.
+            generator: one number is drawn from it; the same state gives the same views on the same kind of
+                device. The global random state is left as it was. One on the CPU spares the device a
+                synchronisation.
+
+        Returns:
+            Images in [0, 1] and masks of 0 and 1.
+        """
+        drawn = torch.randint(2**62, (), generator=generator, device=generator.device)
+        seed = int(drawn.item())
+        with torch.random.fork_rng(devices=[]):  # kornia draws from the CPU's global generator
+            torch.default_generator.manual_seed(seed)
+            moved, moved_masks = self.geometry_and_tone(images, masks)
+        own = torch.Generator(device=images.device).manual_seed(seed + 1)
+        moved = add_speckle(moved, self.speckle, own)
+        moved = blur_randomly(moved, self.blur * max(images.shape[-2:]) / 256, own)
+        return moved.clamp(0, 1), (moved_masks >= 0.5).to(masks.dtype)
+
+
+def add_speckle(
+    images: Float[Tensor, "b c h w"], strength: float, generator: torch.Generator
+) -> Float[Tensor, "b c h w"]:
+    """Multiply every pixel by 1 + s n, n standard normal, s drawn for each image evenly from [0, strength].
+
+    Example:
+        >>> black = torch.zeros(1, 1, 4, 4)
+        >>> add_speckle(black, 0.5, torch.Generator()).sum().item()
+        0.0
+    """
+    if strength == 0:
+        return images
+    share = torch.rand(len(images), 1, 1, 1, generator=generator, device=images.device, dtype=images.dtype)
+    noise = torch.randn(images.shape, generator=generator, device=images.device, dtype=images.dtype)
+    return images * (1 + strength * share * noise)
+
+
+def blur_randomly(
+    images: Float[Tensor, "b c h w"], strength: float, generator: torch.Generator
+) -> Float[Tensor, "b c h w"]:
+    """Blur each image with a Gaussian whose standard deviation is drawn evenly from [0, strength] pixels.
+
+    Example:
+        >>> flat = torch.full((1, 1, 8, 8), 0.5)
+        >>> torch.allclose(blur_randomly(flat, 1.0, torch.Generator()), flat)
+        True
+    """
+    if strength == 0:
+        return images
+    reach = min(max(1, round(3 * strength)), min(images.shape[-2:]) - 1)
+    sigma = strength * torch.rand(len(images), 1, generator=generator, device=images.device, dtype=images.dtype)
+    blurred: Tensor = gaussian_blur2d(images, 2 * reach + 1, sigma.clamp(min=1e-3).expand(-1, 2))
+    return blurred
+
+
+def _check_range(name: str, values: tuple[float, ...], low: float, high: float) -> None:
+    if not (all(low <= value <= high for value in values) and list(values) == sorted(values)):
+        shown = values[0] if len(values) == 1 else values
+        message = f"{name} must be in {low} to {high}, a pair in rising order, got {shown}; choose a number inside"
+        raise ValueError(message)

@@ -1,0 +1,150 @@
+"""From cases to batches: fitted once, shuffled by a seed, stacked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from ultrarefiner.data.cases import Cases
+from ultrarefiner.data.fit import FittedCase, FitToSquare
+from ultrarefiner.data.seeds import stable_seed
+
+
+class Batch(NamedTuple):
+    """Fitted cases, stacked; a named tuple, which loaders and Lightning Fabric move to a device as it is.
+
+    Attributes:
+        images: grey images in [0, 1], zero right of and below their content.
+        masks: 0 or 1, one mask an image.
+        names: the names of the cases.
+        content_sizes: (height, width) of each image's content in the square.
+        original_sizes: (height, width) of each image on disk.
+    """
+
+    images: Float[Tensor, "b 1 s s"]
+    masks: Float[Tensor, "b 1 s s"]
+    names: tuple[str, ...]
+    content_sizes: Int[Tensor, "b 2"]
+    original_sizes: Int[Tensor, "b 2"]
+
+
+class FittedCases(Dataset[FittedCase]):
+    """The cases of a data set, fitted to a square.
+
+    Args:
+        dataset: the cases.
+        size: the side of the square, in pixels.
+        keep_in_memory: keep what was read once: 8 bytes a pixel of the square, that is 0.5 MB a case at 256
+            and 8.4 MB at 1024. Each worker of a data loader keeps its own.
+
+    Example:
+        >>> from ultrarefiner.data.phantoms import Phantoms
+        >>> fitted = FittedCases(Phantoms(2, size=(48, 64)), 32)
+        >>> fitted[0].image.shape, fitted[0].content_size
+        (torch.Size([1, 32, 32]), (24, 32))
+    """
+
+    def __init__(self, dataset: Cases, size: int, *, keep_in_memory: bool = True) -> None:
+        self.dataset = dataset
+        self.fit = FitToSquare(size)
+        self._kept: dict[int, FittedCase] | None = {} if keep_in_memory else None
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> FittedCase:
+        if not 0 <= index < len(self):
+            message = f"index must be in 0 to {len(self) - 1}, got {index}; the data set has {len(self)} cases"
+            raise IndexError(message)
+        if self._kept is None:
+            return self.fit(self.dataset[index])
+        if index not in self._kept:
+            self._kept[index] = self.fit(self.dataset[index])
+        return self._kept[index]
+
+
+def collate(cases: Sequence[FittedCase]) -> Batch:
+    """Stack fitted cases, for the ``collate_fn`` of a data loader.
+
+    Raises:
+        ValueError: there is no case, or their squares differ in size.
+
+    Example:
+        >>> from ultrarefiner.data.phantoms import Phantoms
+        >>> batch = collate([FittedCases(Phantoms(2, size=(48, 64)), 32)[i] for i in range(2)])
+        >>> batch.images.shape, batch.original_sizes.tolist()
+        (torch.Size([2, 1, 32, 32]), [[48, 64], [48, 64]])
+    """
+    sizes = {case.image.shape[-1] for case in cases}
+    if len(sizes) != 1:
+        message = (
+            f"a batch needs cases fitted to one square, got the sizes {sorted(sizes)}; fit all with the same "
+            "FitToSquare"
+        )
+        raise ValueError(message)
+    return Batch(
+        images=torch.stack([case.image for case in cases]),
+        masks=torch.stack([case.mask for case in cases]),
+        names=tuple(case.name for case in cases),
+        content_sizes=torch.tensor([case.content_size for case in cases]),
+        original_sizes=torch.tensor([case.original_size for case in cases]),
+    )
+
+
+class SeededSampler(Sampler[int]):
+    """Shuffles by (seed, epoch) alone; a resumed epoch goes on exactly where it was broken off.
+
+    There is no ``set_epoch`` on purpose: Lightning Fabric calls a method of that name with the number of
+    passes since the program started, so a resumed run would see the first epoch's order again.
+
+    Args:
+        length: how many cases there are.
+        seed: two samplers of the same length, seed and epoch give the same order.
+
+    Raises:
+        ValueError: the length is less than 1.
+
+    Example:
+        >>> sampler = SeededSampler(5, seed=0)
+        >>> sampler.begin(3)
+        >>> whole = list(sampler)
+        >>> sampler.begin(3, skip=2)
+        >>> len(sampler), list(sampler) == whole[2:]
+        (3, True)
+    """
+
+    def __init__(self, length: int, *, seed: int) -> None:
+        if length < 1:
+            message = f"length must be at least 1, got {length}; the data set is empty"
+            raise ValueError(message)
+        self.length = length
+        self.seed = seed
+        self._epoch = 0
+        self._skip = 0
+
+    def begin(self, epoch: int, *, skip: int = 0) -> None:
+        """Choose the epoch whose order comes next, and how many of its cases were already seen.
+
+        Raises:
+            ValueError: the epoch is negative, or more cases are skipped than there are.
+        """
+        if epoch < 0 or not 0 <= skip <= self.length:
+            message = (
+                f"epoch must not be negative and skip must be 0 to {self.length}, got epoch {epoch} and skip "
+                f"{skip}; "
+                "skip counts cases, not batches"
+            )
+            raise ValueError(message)
+        self._epoch, self._skip = epoch, skip
+
+    def __len__(self) -> int:
+        return self.length - self._skip
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(stable_seed(self.seed, self._epoch))
+        yield from torch.randperm(self.length, generator=generator).tolist()[self._skip :]

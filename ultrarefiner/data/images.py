@@ -1,0 +1,180 @@
+"""Pictures on disk to tensors: images to grey in [0, 1], masks to 0 and 1, however they are stored."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from struct import error as struct_error
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+_LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601
+_BROKEN = (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, struct_error, zlib.error)
+
+
+def read_image(path: str | Path) -> Float[Tensor, "1 h w"]:
+    r"""Read a picture as one grey channel in [0, 1].
+
+    The stored number is divided by the largest that its format can hold: 255 for 8 bits, 65535 for 16 bits, 1
+    for 1 bit; a floating-point picture must lie in [0, 1] already. Nothing is stretched to the picture's own
+    range. Colours (RGB, palette) become their luminance :math:`0.299 R + 0.587 G + 0.114 B`; what is
+    transparent is laid over black.
+
+    Args:
+        path: a PNG, TIFF, BMP, JPEG or any other file that Pillow reads, with one picture in it. Pillow gives
+            colour pictures of 16 bits a channel with 8 bits.
+
+    Returns:
+        The picture, float32.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is truncated, is no picture, holds several pictures or numbers of unknown range.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "one.png"
+        >>> Image.new("L", (3, 2), 51).save(path)
+        >>> read_image(path).shape, read_image(path).max().item()
+        (torch.Size([1, 2, 3]), 0.2...)
+    """
+    colours, _ = _read(Path(path))
+    grey = colours @ np.asarray(_LUMINANCE, dtype=np.float32) if colours.shape[2] == 3 else colours[:, :, 0]
+    return torch.from_numpy(np.clip(grey, 0.0, 1.0, dtype=np.float32))[None]
+
+
+def read_mask(path: str | Path) -> Float[Tensor, "1 h w"]:
+    r"""Read a mask as 0 and 1.
+
+    A pixel belongs to the mask where its brightest colour channel reaches half of what the format can hold
+    (128 of 255). Any number above zero would not do: the faint rim of an anti-aliased edge would make every
+    lesion larger. The brightest channel and not the luminance: a lesion painted pure red has the luminance
+    0.3. A file whose largest number is 1 is a label map (0 background, 1 lesion) and is read as such.
+
+    Args:
+        path: as for `read_image`.
+
+    Returns:
+        The mask, float32, each pixel 0 or 1. A file that is all black is an empty mask.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file cannot be read, or it is neither black and white nor a 0/1 label map: it has
+            numbers above 1, and none reaches half of the range.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "mask.png"
+        >>> Image.fromarray(np.array([[0, 100, 128, 255]], dtype=np.uint8)).save(path)
+        >>> read_mask(path)
+        tensor([[[0., 0., 1., 1.]]])
+    """
+    colours, unit = _read(Path(path))
+    brightest = colours.max(axis=2)
+    largest = float(brightest.max())
+    label_map = unit < 1 and largest < 1.5 * unit
+    if 0 < largest < 0.5 and not label_map:
+        message = (
+            f"{path} is not a mask that can be read without guessing: its largest number is {largest / unit:g}, "
+            f"but a mask has 0 and {round(1 / unit)}, or 0 and 1 as labels; save the lesion's pixels with one of those"
+        )
+        raise ValueError(message)
+    inside = brightest > 0 if label_map else brightest >= 0.5
+    return torch.from_numpy(inside.astype(np.float32))[None]
+
+
+def read_colours(path: str | Path) -> Float32[np.ndarray, "h w c"]:
+    """Read a picture with its colours, one channel (grey) or three, in [0, 1], laid over black.
+
+    Args:
+        path: as for `read_image`, which says how the numbers are scaled and what is raised.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "red.png"
+        >>> Image.new("RGB", (1, 1), (255, 0, 0)).save(path)
+        >>> read_colours(path).tolist()
+        [[[1.0, 0.0, 0.0]]]
+    """
+    colours, _ = _read(Path(path))
+    return colours
+
+
+def picture_size(path: str | Path) -> tuple[int, int]:
+    """(height, width) of a picture, from its header alone.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no picture.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "one.png"
+        >>> Image.new("L", (3, 2)).save(path)
+        >>> picture_size(path)
+        (2, 3)
+    """
+    try:
+        with Image.open(path) as picture:
+            return int(picture.height), int(picture.width)
+    except FileNotFoundError:
+        raise FileNotFoundError(_missing(Path(path))) from None
+    except _BROKEN as error:
+        raise ValueError(_unreadable(Path(path), error)) from error
+
+
+def _read(path: Path) -> tuple[np.ndarray, float]:
+    """Colours (h, w, 1 or 3) in [0, 1], laid over black, and the smallest step that the format knows."""
+    try:
+        with Image.open(path) as picture:
+            frames = getattr(picture, "n_frames", 1)
+            picture.load()
+            stored, largest = (None, 1.0) if frames > 1 else _numbers(picture)
+    except FileNotFoundError:
+        raise FileNotFoundError(_missing(path)) from None
+    except _BROKEN as error:
+        raise ValueError(_unreadable(path, error)) from error
+    if stored is None:
+        message = f"{path} holds {frames} pictures, one is expected; save each as a file of its own"
+        raise ValueError(message)
+    numbers = stored.astype(np.float32).reshape(*stored.shape[:2], -1) / np.float32(largest)
+    if not (np.isfinite(numbers).all() and numbers.min() >= 0 and numbers.max() <= 1):
+        message = (
+            f"{path} has numbers from {stored.min()} to {stored.max()}, whose range the file does not say; "
+            "save it with 8 or "
+            "16 bits a pixel, or as floating point in [0, 1]"
+        )
+        raise ValueError(message)
+    channels = numbers.shape[2]
+    if channels in (2, 4):
+        numbers = numbers[:, :, : channels - 1] * numbers[:, :, channels - 1 :]
+    return numbers, 1.0 / largest
+
+
+def _numbers(picture: Image.Image) -> tuple[np.ndarray, float]:
+    """The stored numbers, (h, w) or (h, w, channels), and the largest that the format can hold."""
+    if picture.mode in ("1", "F"):
+        return np.asarray(picture, dtype=np.float32), 1.0
+    if picture.mode.startswith("I"):  # "I;16" and its byte orders; "I" is how older Pillows open 16-bit PNG
+        return np.asarray(picture), 65535.0
+    if picture.mode in ("L", "LA", "RGB", "RGBA"):
+        plain = picture
+    else:
+        transparent = picture.mode in ("PA", "La", "RGBa") or "transparency" in picture.info
+        plain = picture.convert("RGBA" if transparent else "RGB")
+    return np.asarray(plain), 255.0
+
+
+def _missing(path: Path) -> str:
+    return f"there is no picture {path}; check the path, and that the data set was unpacked completely"
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    return (
+        f"{path} cannot be read as a picture ({error}); it is truncated, damaged or of another kind: "
+        "download or export it again"
+    )

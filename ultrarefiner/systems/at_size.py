@@ -1,0 +1,68 @@
+"""A network at a resolution of its own, while the rest of the system keeps the image's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class AtSize(nn.Module):
+    """Stretch images to a square, run a network there, and bring its logits back to the images' pixels.
+
+    TransUNet, for one, works at 224 pixels. Wrapped in this it is trained alone and inside `UltraRefiner` on one and
+    the same path, and SAM still crops from the image at its own resolution.
+
+    Args:
+        network: images (b, c, size, size) to logits (b, k, h', w').
+        size: side of the square.
+
+    Raises:
+        ValueError: ``size`` is not positive.
+
+    Example:
+        >>> import torch
+        >>> from ultrarefiner.systems import AtSize
+        >>> AtSize(torch.nn.Conv2d(1, 1, 3, padding=1), 32)(torch.rand(2, 1, 50, 80)).shape
+        torch.Size([2, 1, 50, 80])
+    """
+
+    def __init__(self, network: nn.Module, size: int) -> None:
+        super().__init__()
+        if size < 1:
+            message = f"size must be at least 1 pixel, but it is {size}."
+            raise ValueError(message)
+        self.network = network
+        self.size = size
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
+        """Logits on the images' pixels; the way down is antialiased, the way up bilinear."""
+        size = (self.size, self.size)
+        seen = functional.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
+        return resize_logits(self.network(seen), images.shape[-2:])
+
+    def settings(self) -> dict[str, Any]:
+        """The network's settings, or its class, and the size."""
+        described = getattr(self.network, "settings", None)
+        return {"network": type(self.network).__name__ if described is None else described(), "size": self.size}
+
+    def extra_repr(self) -> str:
+        """The constructor's number."""
+        return f"size={self.size}"
+
+
+def resize_logits(logits: Float[Tensor, "b k h w"], size: Sequence[int]) -> Float[Tensor, "b k new_h new_w"]:
+    """Logits on another raster, bilinearly; untouched where it is the same.
+
+    Example:
+        >>> import torch
+        >>> resize_logits(torch.zeros(1, 1, 4, 4), (8, 6)).shape
+        torch.Size([1, 1, 8, 6])
+    """
+    if tuple(logits.shape[-2:]) == tuple(size):
+        return logits
+    target = (int(size[0]), int(size[1]))
+    return functional.interpolate(logits, target, mode="bilinear", align_corners=False)

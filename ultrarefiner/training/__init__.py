@@ -1,0 +1,33 @@
+"""One loop on Lightning Fabric, and a short recipe for each phase."""
+
+from __future__ import annotations
+
+from ultrarefiner.training.coarse import CoarseRecipe
+from ultrarefiner.training.freezing import Unfreezing, freeze, is_frozen, unfreeze
+from ultrarefiner.training.handover import load_coarse, load_refiner
+from ultrarefiner.training.joint import JointRecipe
+from ultrarefiner.training.loop import train
+from ultrarefiner.training.recipe import ParameterGroup, Prediction, Recipe, StepResult, dice_of_images
+from ultrarefiner.training.refiner import RefinerRecipe
+from ultrarefiner.training.result import TrainingResult
+from ultrarefiner.training.schedule import cosine_factor
+
+__all__ = [
+    "CoarseRecipe",
+    "JointRecipe",
+    "ParameterGroup",
+    "Prediction",
+    "Recipe",
+    "RefinerRecipe",
+    "StepResult",
+    "TrainingResult",
+    "Unfreezing",
+    "cosine_factor",
+    "dice_of_images",
+    "freeze",
+    "is_frozen",
+    "load_coarse",
+    "load_refiner",
+    "train",
+    "unfreeze",
+]

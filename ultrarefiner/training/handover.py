@@ -1,0 +1,81 @@
+"""From one phase to the next: weights go only into a part with the settings they were trained with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ultrarefiner.checkpoints.files import Location, read_tensors
+from ultrarefiner.systems import SAMRefiner
+from ultrarefiner.training.settings import describe, first_difference
+
+
+def load_coarse(network: nn.Module, path: Location) -> None:
+    """Load the coarse network of a `CoarseRecipe`'s or `JointRecipe`'s checkpoint, strictly.
+
+    Args:
+        network: built as it was for training.
+        path: ``best.pt`` or ``last.pt``.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, has no coarse network, or one that differs; the network is left as it
+            was.
+    """
+    _load_part(network, "coarse", path)
+
+
+def load_refiner(refiner: SAMRefiner, path: Location) -> None:
+    """Load the refiner of a `RefinerRecipe`'s or `JointRecipe`'s checkpoint, strictly.
+
+    A refiner learns what its prompts look like: with another mask style, region or number of sigmas its
+    weights are wrong without any error. So the checkpoint knows all of them, and this function compares. To
+    take weights over into other settings on purpose, use `ultrarefiner.load_weights`.
+
+    Args:
+        refiner: built as it was for training.
+        path: ``best.pt`` or ``last.pt``.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, has no refiner, or one with other settings or weights; the refiner is
+            left as it was.
+    """
+    _load_part(refiner, "refiner", path)
+
+
+def _load_part(module: nn.Module, part: str, path: Location) -> None:
+    saved = read_tensors(path)
+    parts: dict[str, str] = saved.get("parts", {})
+    if part not in parts or "settings" not in saved:
+        message = (
+            f"{path} must be a checkpoint that train() wrote and hold the part {part!r}, but it holds "
+            f"{', '.join(parts) or ', '.join(map(str, list(saved)[:6]))}. Use load_weights for other files."
+        )
+        raise ValueError(message)
+    different = first_difference(saved["settings"]["parts"][part], describe(module))
+    if different is not None:
+        name, before, now = different
+        message = (
+            f"{path} holds a {part} that was trained with {name} {before!r}, but this one has {now!r}. "
+            f"Build it with {name} {before!r}, or use load_weights if the change is meant."
+        )
+        raise ValueError(message)
+    prefix = f"{parts[part]}." if parts[part] else ""
+    state = {name.removeprefix(prefix): tensor for name, tensor in saved["model"].items() if name.startswith(prefix)}
+    _refuse_other_tensors(module, state, Path(path))
+    module.load_state_dict(state, strict=True)
+
+
+def _refuse_other_tensors(module: nn.Module, state: dict[str, Any], path: Path) -> None:
+    target = module.state_dict()
+    wrong = sorted(target.keys() ^ state.keys())
+    wrong += [name for name in target.keys() & state.keys() if target[name].shape != state[name].shape]
+    if wrong:
+        message = (
+            f"{path} does not fit this {type(module).__name__}: {len(wrong)} tensors are missing, unknown or "
+            f"of another shape, first {wrong[0]}. Build the network as it was for training."
+        )
+        raise ValueError(message)

@@ -1,0 +1,153 @@
+"""A run from its first process to its last checkpoint."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from ultrarefiner.checkpoints.files import read_tensors
+from ultrarefiner.training.checkpoint import resume, save_best, save_last
+from ultrarefiner.training.epoch import interrupt, refuse_nonfinite, train_epoch, validate
+from ultrarefiner.training.loading import FittedSet, TrainingData, ValidationData
+from ultrarefiner.training.logs import Logs
+from ultrarefiner.training.plan import Plan
+from ultrarefiner.training.recipe import Recipe
+from ultrarefiner.training.result import TrainingResult
+from ultrarefiner.training.run import Progress, Run, Step
+from ultrarefiner.training.stopping import StopRequest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reports:
+    """What a run tells of itself; it does not change what is computed. See `train`."""
+
+    checkpoint_every: int | None
+    log_every: int
+    tensorboard: bool
+    progress: bool
+
+
+class Job:
+    """What each process of a run does. No dataclass, because Fabric would look into one and copy it.
+
+    Args:
+        recipe: the phase.
+        dataset: the training set.
+        validation: the validation set, if there is one.
+        plan: the numbers; how many processes there are is filled in once they have started.
+        folder: gets checkpoints and logs.
+        workers: processes that read ahead.
+        reports: what to tell.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        dataset: FittedSet,
+        validation: FittedSet | None,
+        *,
+        plan: Plan,
+        folder: Path,
+        workers: int,
+        reports: Reports,
+    ) -> None:
+        self.recipe = recipe
+        self.dataset = dataset
+        self.validation = validation
+        self.plan = plan
+        self.folder = folder
+        self.workers = workers
+        self.reports = reports
+
+    def launch(self, fabric: Fabric) -> TrainingResult:
+        """Start the processes, and leave the trained weights in the recipe's module of this one.
+
+        Args:
+            fabric: not yet launched.
+
+        Returns:
+            What the run reached.
+        """
+        # Fabric gives a spawned process its own copy of the modules that it sees among the arguments.
+        modules = [self.recipe.module, self.recipe.auxiliary()]
+        best_dice, best_epoch, steps, process = fabric.launch(_run, self, modules)
+        result = TrainingResult(best_dice, best_epoch, steps, self.folder)
+        if process != os.getpid():
+            self.recipe.module.load_state_dict(read_tensors(result.last)["model"])
+            self.recipe.module.eval()
+        return result
+
+    def set_up(self, fabric: Any) -> Run:
+        """Everything that this process needs, on its device."""
+        plan, rank = replace(self.plan, processes=fabric.world_size), fabric.global_rank
+        pin_memory = fabric.device.type == "cuda"
+        data = TrainingData(self.dataset, plan, rank=rank, workers=self.workers, pin_memory=pin_memory)
+        scored = None
+        if self.validation is not None:
+            scored = ValidationData(self.validation, plan, rank=rank, workers=self.workers)
+        stages = self.recipe.unfreezing.bind(self.recipe.module)
+        stages.prepare()
+        module, optimizer = fabric.setup(Step(self.recipe), self.recipe.optimizer())
+        fabric.to_device(self.recipe.auxiliary())
+        tensorboard, progress = self.reports.tensorboard, self.reports.progress
+        return Run(
+            fabric=fabric,
+            recipe=self.recipe,
+            plan=plan,
+            folder=self.folder,
+            module=module,
+            optimizer=optimizer,
+            stages=stages,
+            data=data,
+            validation=scored,
+            logs=Logs(self.folder, active=fabric.is_global_zero, tensorboard=tensorboard, progress=progress),
+            progress=Progress(),
+            checkpoint_every=self.reports.checkpoint_every,
+            log_every=self.reports.log_every,
+        )
+
+
+def _run(
+    fabric: Any,
+    job: Job,
+    modules: list[nn.Module],  # noqa: ARG001 - see Job.launch
+) -> tuple[float | None, int | None, int, int]:
+    """The whole run, in each process: best Dice, its epoch, steps, and which process this was."""
+    generators = [fabric.device] if fabric.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=generators), StopRequest(active=fabric.world_size == 1) as stop:
+        run = job.set_up(fabric)
+        try:
+            resume(run)
+            run.logs.resume(epoch=run.progress.epoch, step=run.progress.step)
+            while run.progress.epoch < run.plan.epochs:
+                train_epoch(run, stop)
+                _finish_epoch(run)
+                if stop.requested and run.progress.epoch < run.plan.epochs:
+                    interrupt(run)
+        finally:
+            run.logs.close()
+            run.stages.leave()
+    progress = run.progress
+    return progress.best_dice, progress.best_epoch, progress.step, os.getpid()
+
+
+def _finish_epoch(run: Run) -> None:
+    """Validate, then report, then save: whenever a kill comes, no row is lost and none is there twice."""
+    progress = run.progress
+    means = progress.epoch_means.means(run.fabric)
+    refuse_nonfinite(run, means["loss"])
+    scores = validate(run)
+    if "dice" in scores and (progress.best_dice is None or scores["dice"] > progress.best_dice):
+        progress.best_dice, progress.best_epoch = scores["dice"], progress.epoch
+        save_best(run, scores["dice"])
+    run.logs.end_epoch(step=progress.step, epoch=progress.epoch, train=means, validation=scores)
+    progress.epoch += 1
+    progress.batch = 0
+    progress.epoch_means.clear()
+    save_last(run)

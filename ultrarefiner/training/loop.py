@@ -1,0 +1,116 @@
+"""The one loop that trains every phase, on Lightning Fabric."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ultrarefiner.checkpoints.files import Location
+from ultrarefiner.training.hardware import make_fabric
+from ultrarefiner.training.job import Job, Reports
+from ultrarefiner.training.loading import FittedSet
+from ultrarefiner.training.plan import Plan
+from ultrarefiner.training.recipe import Recipe
+from ultrarefiner.training.result import TrainingResult
+
+
+def train(
+    recipe: Recipe,
+    dataset: FittedSet,
+    *,
+    folder: Location,
+    epochs: int,
+    batch_size: int,
+    validation: FittedSet | None = None,
+    accumulate: int = 1,
+    clip_norm: float | None = 1.0,
+    warmup: float = 0.05,
+    floor: float = 0.01,
+    seed: int = 0,
+    precision: str = "32-true",
+    accelerator: str = "auto",
+    devices: int | list[int] | str = 1,
+    num_nodes: int = 1,
+    strategy: str = "auto",
+    workers: int = 0,
+    checkpoint_every: int | None = 1000,
+    log_every: int = 10,
+    resume: bool = True,
+    tensorboard: bool = True,
+    progress: bool = True,
+) -> TrainingResult:
+    """Train a recipe, or go on where a run in the same folder stopped.
+
+    ``last.pt`` holds everything needed to go on; it is replaced in one step, so a ``kill -9`` at any moment
+    leaves a whole one. On a CPU a resumed run ends with exactly the weights of one that was never
+    interrupted. ``best.pt`` has the weights with the best validation: the mean over images of the Dice at
+    0.5. ``metrics.csv`` has a row an epoch, ``steps.csv`` one every ``log_every`` steps. Ctrl-C and SIGTERM
+    save before they stop.
+
+    Args:
+        recipe: the phase. Its model is trained in place and is left with the last weights, in evaluation
+            mode.
+        dataset: fitted cases (`ultrarefiner.data.FittedCases`).
+        folder: gets checkpoints and logs.
+        epochs: passes over the data.
+        batch_size: images in a batch, in each process.
+        validation: fitted cases by which the best checkpoint is chosen; never augmented, never shuffled.
+        accumulate: batches for one step of the optimiser; the rest at the end of an epoch makes a step, too.
+        clip_norm: largest norm of the gradient, over all parameters together; None for no clipping.
+        warmup: share of all steps in which the learning rate rises (`cosine_factor`).
+        floor: share of the learning rate in the last step.
+        seed: of order, augmentation, failures and dropout.
+        precision: Fabric's: "32-true", "bf16-mixed", "16-mixed" …
+        accelerator: Fabric's: "auto", "cpu", "cuda" …
+        devices: how many on each node, which, or "auto".
+        num_nodes: machines; start the same command on each as Fabric's documentation says.
+        strategy: Fabric's; "auto" is one device, or DistributedDataParallel on several.
+        workers: processes that read data ahead.
+        checkpoint_every: steps between checkpoints within an epoch; None for none. There is one after each
+            epoch in any case.
+        log_every: steps between reports.
+        resume: go on from ``last.pt``; False refuses a folder that has one.
+        tensorboard: write TensorBoard's files.
+        progress: show a progress bar on a terminal.
+
+    Returns:
+        What the run reached.
+
+    Raises:
+        ValueError: a number out of range, an empty data set, parameters in no group, a checkpoint of other
+            settings or a damaged one.
+        FileExistsError: ``resume`` is False and the folder holds a run.
+        FloatingPointError: the loss is no longer finite.
+        KeyboardInterrupt: the run was stopped; everything is saved.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from ultrarefiner.data import FittedCases, Phantoms
+        >>> from ultrarefiner.training import CoarseRecipe
+        >>> recipe = CoarseRecipe(torch.nn.Conv2d(1, 1, 5, padding=2))
+        >>> cases = FittedCases(Phantoms(4, size=(32, 32)), 32)
+        >>> folder = tempfile.mkdtemp()
+        >>> result = train(recipe, cases, folder=folder, epochs=2, batch_size=2, tensorboard=False)
+        >>> result.steps, result.best.name
+        (4, 'last.pt')
+    """
+    folder = Path(folder)
+    if not resume and (folder / "last.pt").exists():
+        message = f"{folder} holds a run already (last.pt); pass resume=True to go on with it, or another folder."
+        raise FileExistsError(message)
+    plan = Plan(
+        epochs=epochs,
+        batch_size=batch_size,
+        cases=len(dataset),
+        accumulate=accumulate,
+        clip_norm=clip_norm,
+        warmup=warmup,
+        floor=floor,
+        seed=seed,
+        precision=precision,
+    )
+    reports = Reports(
+        checkpoint_every=checkpoint_every, log_every=log_every, tensorboard=tensorboard, progress=progress
+    )
+    fabric = make_fabric(strategy, accelerator=accelerator, devices=devices, num_nodes=num_nodes, precision=precision)
+    job = Job(recipe, dataset, validation, plan=plan, folder=folder, workers=workers, reports=reports)
+    return job.launch(fabric)

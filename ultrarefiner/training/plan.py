@@ -1,0 +1,70 @@
+"""The numbers of a training run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The numbers that decide what a run computes; see `train` for what they mean.
+
+    A resumed run must have the same ones.
+
+    Raises:
+        ValueError: a number out of its range.
+
+    Example:
+        >>> Plan(epochs=2, batch_size=4, cases=10, accumulate=2).steps
+        4
+    """
+
+    epochs: int
+    batch_size: int
+    cases: int
+    accumulate: int = 1
+    clip_norm: float | None = 1.0
+    warmup: float = 0.05
+    floor: float = 0.01
+    seed: int = 0
+    precision: str = "32-true"
+    processes: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "accumulate"):
+            if getattr(self, name) < 1:
+                message = f"{name} must be at least 1, but it is {getattr(self, name)}."
+                raise ValueError(message)
+        if self.cases < 1:
+            message = "dataset must hold at least one case to train on, but it is empty; check its folder or split."
+            raise ValueError(message)
+        if not (0 <= self.warmup < 1 and 0 < self.floor <= 1):
+            message = (
+                "warmup must be the share of all steps that warms up, in [0, 1), and floor the share of the "
+                f"learning rate that is left at the end, in (0, 1]; they are {self.warmup} and {self.floor}."
+            )
+            raise ValueError(message)
+        if self.clip_norm is not None and self.clip_norm <= 0:
+            message = f"clip_norm must be positive, or None for no clipping, but it is {self.clip_norm}."
+            raise ValueError(message)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches that each process sees in an epoch; the last may be smaller, none is dropped."""
+        return math.ceil(math.ceil(self.cases / self.processes) / self.batch_size)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of the optimiser in an epoch; the last may gather fewer batches, none is dropped."""
+        return math.ceil(self.batches_per_epoch / self.accumulate)
+
+    @property
+    def steps(self) -> int:
+        """Steps of the optimiser in the whole run."""
+        return self.epochs * self.steps_per_epoch
+
+    @property
+    def warmup_steps(self) -> int:
+        """Steps of warm-up."""
+        return math.ceil(self.warmup * self.steps)

@@ -1,0 +1,134 @@
+"""Phase 2: the refiner alone, on simulated failures of a coarse network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from ultrarefiner.data import Augmentation, Batch
+from ultrarefiner.data.seeds import stable_seed
+from ultrarefiner.losses import IoURegressionLoss, QualityAwareLoss
+from ultrarefiner.simulation import SimpleFailures
+from ultrarefiner.systems import SAMRefiner
+from ultrarefiner.training.coarse import augmented
+from ultrarefiner.training.freezing import Unfreezing
+from ultrarefiner.training.recipe import (
+    ParameterGroup,
+    Prediction,
+    Recipe,
+    StepResult,
+    dice_of_images,
+    full_precision,
+)
+from ultrarefiner.types import Refinement
+
+IMAGE_ENCODER = "sam.image_encoder"
+
+
+@dataclass(frozen=True, eq=False)
+class RefinerRecipe(Recipe):
+    """Train a `SAMRefiner` to repair masks that were damaged on purpose.
+
+    The masks are damaged anew in every step, on the device. For validation each case is damaged by its own
+    seed, in the same way in every epoch, so that scores can be compared. The prompts are made by the refiner
+    itself, that is, exactly as in phase 3.
+
+    Args:
+        refiner: the refiner.
+        failures: called with true masks and a generator; returns damaged soft masks.
+        learning_rate: of all parameters that train.
+        weight_decay: AdamW's.
+        train_image_encoder: whether SAM's image encoder trains, too; it holds 96 % of ViT-B's parameters.
+        augmentation: called with images, masks and a generator before the masks are damaged; None for none.
+        loss: called with refined logits, true masks and damaged masks.
+        iou_weight: weight of the loss on SAM's own estimate of its masks' quality, by which it selects.
+        iou_loss: that loss.
+        validation_seed: seed of the failures in validation.
+
+    Example:
+        >>> from ultrarefiner.sam import build_sam
+        >>> recipe = RefinerRecipe(SAMRefiner(build_sam("tiny", image_size=64)))
+        >>> recipe.unfreezing
+        Unfreezing(starts={'sam.image_encoder': None})
+
+    Phase 2 of UltraRefiner (github.com/Autzoko/UltraRefiner).
+    """
+
+    refiner: SAMRefiner
+    _: KW_ONLY
+    failures: Callable[[Tensor, torch.Generator], Tensor] = field(default_factory=SimpleFailures)
+    learning_rate: float = 1e-4
+    weight_decay: float = 1e-4
+    train_image_encoder: bool = False
+    augmentation: nn.Module | None = field(default_factory=Augmentation)
+    loss: nn.Module = field(default_factory=QualityAwareLoss)
+    iou_weight: float = 0.1
+    iou_loss: nn.Module = field(default_factory=IoURegressionLoss)
+    validation_seed: int = 0
+
+    @property
+    def module(self) -> SAMRefiner:
+        """The refiner."""
+        return self.refiner
+
+    @property
+    def unfreezing(self) -> Unfreezing:
+        """The image encoder never trains, unless it is to."""
+        return Unfreezing({} if self.train_image_encoder else {IMAGE_ENCODER: None})
+
+    def parts(self) -> Mapping[str, nn.Module]:
+        """The refiner, as "refiner"."""
+        return {"refiner": self.refiner}
+
+    def parameter_groups(self) -> Sequence[ParameterGroup]:
+        """One."""
+        return [ParameterGroup("refiner", self.refiner, self.learning_rate, self.weight_decay)]
+
+    def step(self, batch: Batch, generator: torch.Generator) -> StepResult:
+        """Damage the masks, refine them, compare."""
+        images, masks = augmented(self.augmentation, batch, generator)
+        with full_precision(masks):
+            damaged = self.failures(masks, generator)
+        refinement = self.refiner(images, damaged)
+        refined = self.loss(refinement.logits, masks, damaged)
+        iou = iou_term(self.iou_loss, self.refiner, refinement, masks, images)
+        terms = {
+            "refined": refined.detach(),
+            "iou": iou.detach(),
+            "coarse_dice": dice_of_images(damaged, masks).mean(),
+        }
+        dice = dice_of_images(refinement.logits.sigmoid(), masks).mean()
+        return StepResult(refined + self.iou_weight * iou, terms, dice)
+
+    def predict(self, batch: Batch, cases: Sequence[int]) -> Prediction:
+        """Refine masks that are damaged by each case's own seed, whatever batch it comes in."""
+        generators = [
+            torch.Generator().manual_seed(stable_seed("failure", self.validation_seed, case)) for case in cases
+        ]
+        with full_precision(batch.masks):
+            each = [self.failures(mask[None], drawn) for mask, drawn in zip(batch.masks, generators, strict=True)]
+        damaged = torch.cat(each)
+        return Prediction(self.refiner(batch.images, damaged).logits.sigmoid(), damaged)
+
+
+def iou_term(loss: nn.Module, refiner: SAMRefiner, refinement: Refinement, masks: Tensor, images: Tensor) -> Tensor:
+    """The loss of SAM's IoU head, in the frame where its candidates are.
+
+    Args:
+        loss: called with predicted IoU, candidates, true masks in their frame, and which masks were not
+            empty.
+        refiner: the refiner, for its frame.
+        refinement: what it returned.
+        masks: true masks.
+        images: what it saw.
+
+    Returns:
+        A scalar.
+    """
+    candidates = refinement.candidates
+    target = refiner.in_sam_frame(masks, refinement.boxes, images.shape[-2:])
+    value: Tensor = loss(candidates.iou, candidates.logits, target, refinement.prompts.valid)
+    return value
