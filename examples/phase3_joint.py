@@ -1,4 +1,4 @@
-"""Phase 3: both networks, the gradient flowing through the prompts; then coarse against refined on the fold kept for it.
+"""Phase 3: both networks, the gradient flowing through the prompts; coarse against refined, before and after.
 
 Takes over what phases 1 and 2 left in --out.
 Full size, on a GPU:      python examples/phase3_joint.py --data BUSI --precision bf16-mixed
@@ -7,10 +7,13 @@ Small, on two CPU cores:  python examples/phase3_joint.py --small
 
 from __future__ import annotations
 
+import argparse
+
 import setting
 import torch
 
 import ultrarefiner as ur
+from ultrarefiner.data import Cases
 from ultrarefiner.evaluation import evaluate, markdown_table, panel_figure, write_csv
 from ultrarefiner.training import JointRecipe, load_coarse, load_refiner, train
 
@@ -30,17 +33,24 @@ def main() -> None:
     )
     cases = setting.split(args)
     training, validation = cases.fitted(sizes.image)
+    report(model, cases.test, args, "before phase 3")
     print(f"phase 3: {len(training)} images train, {len(validation)} choose the checkpoint")
     result = train(recipe, training, validation=validation, folder=args.out / "joint", **setting.run_options(args, 3))
     ur.load_weights(model, result.best)
-    print(f"the checkpoint of epoch {result.best_epoch} on {len(cases.test)} images that no phase has seen:")
-    found = evaluate(model, cases.test, size=sizes.image, batch_size=sizes.batch)
+    report(model, cases.test, args, "after phase 3")
+
+
+def report(model: ur.UltraRefiner, test: Cases, args: argparse.Namespace, when: str) -> None:
+    """Coarse against refined on images that no phase has seen, as a table, a file of cases and a picture."""
+    sizes = setting.scale(args)
+    found = evaluate(model, test, size=sizes.image, batch_size=sizes.batch)
     table = markdown_table(found.comparison)
-    print(table)
-    (args.out / "table.md").write_text(table)
-    write_csv(args.out / "cases.csv", found.comparison)
-    panel_figure(found.panels, args.out / "panels.png")
-    print(f"wrote table.md, cases.csv and panels.png to {args.out}")
+    folder = args.out / when.replace(" ", "_")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "table.md").write_text(table)
+    write_csv(folder / "cases.csv", found.comparison)
+    panel_figure(found.panels, folder / "panels.png")
+    print(f"{when}, on {len(test)} images that no phase has seen ({folder}):\n{table}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """A soft mask in, a better mask out, in a few minutes on two CPU cores and with no data at hand.
 
-Draws ultrasound phantoms, trains a coarse U-Net, then a tiny SAM on simulated failures, then both together with the gradient
-flowing through the prompts, and compares coarse and refined masks on phantoms that nobody trained on.
+Draws ultrasound phantoms, trains a coarse U-Net, then a tiny SAM on simulated failures, then both together with the
+gradient flowing through the prompts, and compares coarse and refined masks on phantoms that nobody trained on.
 
     python examples/quickstart.py [--out FOLDER]
 """
@@ -26,7 +26,7 @@ SIDE = 128
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("outputs/quickstart"), help="folder for checkpoints and results")
+    parser.add_argument("--out", type=Path, default=Path("outputs/quickstart"), help="folder for all results")
     parser.add_argument("--seed", type=int, default=0, help="of phantoms, initial weights and training")
     args = parser.parse_args()
     started = time.monotonic()

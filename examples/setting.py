@@ -1,4 +1,4 @@
-"""What the three phases share: their arguments, networks and data. Each phase is a script of its own beside this file."""
+"""What the three phases share: their arguments, networks and data. Each phase is a script of its own."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Scale:
 
 
 FULL = Scale(1024, 224, "vit_b", 4, (150, 50, 50), (1e-3, 1e-4, (1e-5, 1e-5)), train_image_encoder=False)
-SMALL = Scale(320, 128, "tiny", 8, (60, 60, 20), (1e-3, 5e-4, (1e-4, 1e-4)), train_image_encoder=True)
+SMALL = Scale(320, 128, "tiny", 8, (50, 50, 15), (1e-3, 5e-4, (1e-4, 1e-4)), train_image_encoder=True)
 
 
 def arguments(description: str) -> argparse.Namespace:
@@ -36,7 +36,7 @@ def arguments(description: str) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="folder of BUSI in the Kaggle layout; without it, phantoms")
     parser.add_argument("--groups", type=Path, help="table case,group of near-duplicates that stay in one fold")
     parser.add_argument("--small", action="store_true", help="small networks and images, for a CPU")
-    parser.add_argument("--fold", type=int, default=0, help="tested; the next fold chooses checkpoints, the rest trains")
+    parser.add_argument("--fold", type=int, default=0, help="tested; the next one chooses checkpoints, the rest trains")
     parser.add_argument("--folds", type=int, default=5, help="number of folds")
     parser.add_argument("--epochs", type=int, help="instead of the scale's own number")
     parser.add_argument("--seed", type=int, default=0, help="of folds, order, augmentation and initial weights")
