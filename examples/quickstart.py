@@ -56,9 +56,7 @@ def main() -> None:
     train(recipe, training, validation=validation, folder=args.out / "refiner", epochs=24, **options)
 
     print("4/5  phase 3: both together, the gradient flowing through points, box, mask prompt and region")
-    recipe = JointRecipe(
-        model, coarse_learning_rate=2e-4, refiner_learning_rate=3e-4, freeze_image_encoder=False
-    )
+    recipe = JointRecipe(model, coarse_learning_rate=2e-4, refiner_learning_rate=3e-4, freeze_image_encoder=False)
     result = train(recipe, training, validation=validation, folder=args.out / "joint", epochs=8, **options)
 
     print("5/5  coarse against refined on the test phantoms")

@@ -79,7 +79,9 @@ def public_names() -> dict[str, list[str]]:
     names = {}
     for name, module in modules.items():
         if name == "types":
-            names[name] = sorted(key for key, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__)
+            names[name] = sorted(
+                key for key, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__
+            )
         else:
             assert sorted(set(module.__all__)) == sorted(module.__all__)
             assert all(hasattr(module, public) for public in module.__all__)
@@ -102,7 +104,17 @@ def test_every_public_name_has_a_docstring_that_says_something() -> None:
 
 def test_importing_stays_light() -> None:
     """Optional packages wait until their room is entered."""
-    heavy = ("monai", "lightning_fabric", "sklearn", "matplotlib", "timm", "tqdm", "tensorboard", "safetensors", "scipy")
+    heavy = (
+        "monai",
+        "lightning_fabric",
+        "sklearn",
+        "matplotlib",
+        "timm",
+        "tqdm",
+        "tensorboard",
+        "safetensors",
+        "scipy",
+    )
     code = (
         "import sys, torch, torchvision, kornia, segment_anything; before = set(sys.modules); import ultrarefiner; "
         f"print([name for name in {heavy!r} if name in set(sys.modules) - before])"
@@ -112,7 +124,9 @@ def test_importing_stays_light() -> None:
 
 
 def test_the_house_stands() -> None:
-    ran = subprocess.run([Path(sys.executable).parent / "lint-imports", "--no-cache"], cwd=ROOT, capture_output=True, text=True)
+    ran = subprocess.run(
+        [Path(sys.executable).parent / "lint-imports", "--no-cache"], cwd=ROOT, capture_output=True, text=True
+    )
     assert ran.returncode == 0, ran.stdout
 
 
@@ -128,7 +142,9 @@ def test_files_and_functions_are_small(path: Path) -> None:
     assert len(text.splitlines()) < 400
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
-            body = [statement for statement in node.body if not isinstance(getattr(statement, "value", None), ast.Constant)]
+            body = [
+                statement for statement in node.body if not isinstance(getattr(statement, "value", None), ast.Constant)
+            ]
             if body:
                 assert node.body[-1].end_lineno - body[0].lineno < 50, f"{path.name}: {node.name} is long"
     assert not re.search(r"^\s*(print\(|assert )", text, re.MULTILINE)

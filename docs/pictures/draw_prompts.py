@@ -42,13 +42,18 @@ def floors(axis: Axes) -> None:
     mask = disc(64, 64, 14).clamp(min=0.01)
     show(axis, mask, "0.01 everywhere: the box")
     for floor, colour, style, label in ((0.0, ORANGE, "--", "plain formula"), (0.01, BLUE, "-", "floor=0.01")):
-        box(axis, ur.DifferentiablePromptExtractor(image_size=SIDE, floor=floor)(mask[None, None]), colour, style, label)
+        box(
+            axis, ur.DifferentiablePromptExtractor(image_size=SIDE, floor=floor)(mask[None, None]), colour, style, label
+        )
 
 
 def points(axis: Axes, mask: Tensor, title: str) -> None:
     """The centroid and the mean-shift point of a mask."""
     show(axis, mask, title)
-    for rule, colour, mark, label in ((ur.Centroid(), ORANGE, "x", "Centroid"), (ur.MeanShift(), GREEN, "*", "MeanShift")):
+    for rule, colour, mark, label in (
+        (ur.Centroid(), ORANGE, "x", "Centroid"),
+        (ur.MeanShift(), GREEN, "*", "MeanShift"),
+    ):
         extractor = ur.DifferentiablePromptExtractor(image_size=SIDE, positive=rule)
         x, y = extractor(mask[None, None]).points[0, 0, 0].tolist()
         axis.plot(x, y, mark, color=colour, ms=13, mew=3 if mark == "x" else 1, ls="", label=label)

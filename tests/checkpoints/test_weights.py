@@ -51,7 +51,10 @@ def test_constants_are_named_and_left_out(state: dict, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda s: {k: v for k, v in s.items() if "iou_token" not in k}, r"1 missing \(mask_decoder.iou_token.weight\)"),
+        (
+            lambda s: {k: v for k, v in s.items() if "iou_token" not in k},
+            r"1 missing \(mask_decoder.iou_token.weight\)",
+        ),
         (lambda s: {**s, "head.weight": torch.zeros(1)}, r"1 unknown \(head.weight\)"),
         (
             lambda s: {**s, "mask_decoder.iou_token.weight": torch.zeros(2, 2)},
@@ -76,11 +79,11 @@ def test_truncated_missing_and_dangerous_files_are_refused(state: dict, tmp_path
     (tmp_path / "short.pth").write_bytes((tmp_path / "whole.pth").read_bytes()[:5000])
     torch.save({"weight": nn.Linear(1, 1)}, tmp_path / "pickle.pth")
     network = nn.Linear(1, 1)
-    with pytest.raises(ValueError, match="short.pth"):
+    with pytest.raises(ValueError, match=r"short\.pth"):
         load_weights(network, tmp_path / "short.pth")
-    with pytest.raises(ValueError, match="not executed|nothing.*executed"):
+    with pytest.raises(ValueError, match=r"not executed|nothing.*executed"):
         load_weights(network, tmp_path / "pickle.pth")
-    with pytest.raises(FileNotFoundError, match="none.pth"):
+    with pytest.raises(FileNotFoundError, match=r"none\.pth"):
         load_weights(network, tmp_path / "none.pth")
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from ultrarefiner.data import Batch, Case, Cases, FitToSquare, FittedCases, collate
+from ultrarefiner.data import Batch, Case, Cases, FittedCases, FitToSquare, collate
 from ultrarefiner.evaluation.comparison import Comparison, compare
 from ultrarefiner.evaluation.figures import Panel
 from ultrarefiner.evaluation.metrics import CaseMetrics, segmentation_metrics
@@ -44,8 +44,8 @@ def evaluate(
 ) -> Evaluation:
     """Segment and refine every case and measure both masks against the truth.
 
-    Images are fitted into a square as in training; masks are brought back to each image's own pixels, soft, and thresholded
-    there. No case is dropped: a missed lesion has Dice 0 and the image's diagonal as its distance.
+    Images are fitted into a square as in training; masks are brought back to each image's own pixels, soft, and
+    thresholded there. No case is dropped: a missed lesion has Dice 0 and the image's diagonal as its distance.
 
     Args:
         model: on any device; it is put in evaluation mode and left there.
