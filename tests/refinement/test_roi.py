@@ -41,6 +41,21 @@ def test_regions_have_their_shape_and_stay_inside(
         assert (inside | (side > limit - 1e-6)).all()
 
 
+@pytest.mark.parametrize("aspect", ["square", "image"])
+def test_padding_is_no_place_for_a_region(aspect: str) -> None:
+    """Two images padded to a common square have the regions that they have alone."""
+    cropper = ROICropper(aspect=aspect)
+    alone = lesion(60, 100, (52, 90), (7, 9))[None, None]
+    padded = torch.nn.functional.pad(alone, (0, 0, 0, 40)).expand(2, -1, -1, -1)
+    sizes = torch.tensor([[60, 100], [100, 100]])
+    regions = cropper.locate(padded, content_sizes=sizes)
+    torch.testing.assert_close(regions[:1], cropper.locate(alone))
+    torch.testing.assert_close(regions[1:], cropper.locate(padded[1:]))
+    assert not torch.equal(regions[0], regions[1])
+    empty = cropper.locate(torch.zeros_like(padded), content_sizes=sizes)
+    assert empty[:, 0].tolist() == [[0, 0, 100, 60], [0, 0, 100, 100]]
+
+
 def test_a_mask_of_another_resolution_has_the_same_region() -> None:
     mask = lesion(64, 128, (30, 50), (10, 14))[None, None]
     large = mask.repeat_interleave(4, -1).repeat_interleave(4, -2)

@@ -82,6 +82,13 @@ def test_the_coarse_network_may_see_a_smaller_square() -> None:
         AtSize(coarse, 0)
 
 
+def test_padding_is_no_place_for_sam_to_look() -> None:
+    model = UltraRefiner(coarse=Says(coarse_logits()), refiner=refiner(ROICropper(expand=0.0)))
+    images, sizes = torch.rand(2, 1, 40, 56), torch.tensor([[30, 56], [40, 56]])
+    boxes = model(images, sizes).refinement.boxes
+    assert boxes[0, 0, 3] <= 30 < boxes[1, 0, 3]
+
+
 def test_an_empty_mask_passes_through() -> None:
     model = UltraRefiner(coarse=Says(torch.full((1, 1, 40, 56), -9.0)), refiner=refiner(ROICropper()))
     result = model(torch.rand(1, 1, 40, 56))

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 from einops import rearrange, repeat
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ultrarefiner.ops.boxes import expand_box, soft_box
@@ -80,13 +80,19 @@ class ROICropper(nn.Module):
         self.minimum_probability = minimum_probability
 
     def locate(
-        self, probability: Float[Tensor, "b k h w"], image_size: Sequence[int] | None = None
+        self,
+        probability: Float[Tensor, "b k h w"],
+        image_size: Sequence[int] | None = None,
+        *,
+        content_sizes: Int[Tensor, "b 2"] | None = None,
     ) -> Float[Tensor, "b k 4"]:
         """The region of every mask.
 
         Args:
             probability: soft masks in [0, 1], the whole field of view of the image.
             image_size: (height, width) of the image that is to be cropped; by default the mask's own.
+            content_sizes: (height, width) of what of each image is not padding right or below, in the image's pixels:
+                regions stay inside it. None where nothing is padded.
 
         Returns:
             (x0, y0, x1, y1) in pixel edges of the image. A square region of a long lesion may reach beyond a narrow
@@ -103,8 +109,10 @@ class ROICropper(nn.Module):
         found = moments(remove_floor(wide, self.floor) if self.floor > 0 else wide)
         box = soft_box(found.centroid, found.variance, sigmas=self.sigmas)
         to_image = stretch_frame(probability.shape[-2:], (height, width))
-        region = self._shape(expand_box(to_image.to_frame(box), self.expand), height, width)
-        return region.where(valid[..., None], _whole_image(region, height, width))
+        limits = _limits(box, (height, width), content_sizes)
+        region = self._shape(expand_box(to_image.to_frame(box), self.expand), *limits)
+        whole = torch.stack([torch.zeros_like(limits[1]), torch.zeros_like(limits[0]), limits[1], limits[0]], -1)
+        return region.where(valid[..., None], whole)
 
     def crop(
         self, images: Float[Tensor, "b c h w"], boxes: Float[Tensor, "b k 4"], *, size: int | None = None
@@ -185,12 +193,12 @@ class ROICropper(nn.Module):
         """The constructor's arguments."""
         return ", ".join(f"{name}={value!r}" for name, value in {"size": self.size, **self.settings()}.items())
 
-    def _shape(self, box: Tensor, height: int, width: int) -> Tensor:
+    def _shape(self, box: Tensor, height: Tensor, width: Tensor) -> Tensor:
         """Centre kept, sides of the wanted aspect and large enough, moved inside the image where it fits."""
         centre = (box[..., :2] + box[..., 2:]) / 2
         side_x, side_y = (box[..., 2:] - box[..., :2]).unbind(-1)
-        longer = max(height, width)
-        aspect, most = (1.0, longer) if self.aspect == "square" else (height / width, width)
+        longer = torch.maximum(height, width)
+        aspect, most = (torch.ones_like(width), longer) if self.aspect == "square" else (height / width, width)
         span_x = torch.maximum(side_x, side_y / aspect).clamp(self.minimum * longer, most)
         span_y = span_x * aspect
         spans = []
@@ -203,6 +211,10 @@ class ROICropper(nn.Module):
         return torch.stack([x0, y0, x1, y1], -1)
 
 
-def _whole_image(like: Tensor, height: int, width: int) -> Tensor:
-    zero = torch.zeros_like(like[..., 0])
-    return torch.stack([zero, zero, zero + width, zero + height], -1)
+def _limits(box: Tensor, image_size: Sequence[int], content_sizes: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Height and width that each mask's region must stay inside, (b, k) each, made on the device."""
+    like = box[..., 0]
+    if content_sizes is None:
+        return torch.full_like(like, image_size[0]), torch.full_like(like, image_size[1])
+    sizes = content_sizes.to(like.dtype)[:, None, :].expand(-1, like.shape[1], -1)
+    return sizes[..., 0], sizes[..., 1]

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ultrarefiner.ops.checks import check_images, check_probability
@@ -93,6 +93,7 @@ class SAMRefiner(nn.Module):
         embeddings: Tensor | None = None,
         image_size: Sequence[int] | None = None,
         coarse_logits: Float[Tensor, "b k h w"] | None = None,
+        content_sizes: Int[Tensor, "b 2"] | None = None,
     ) -> Refinement:
         """Refine every mask.
 
@@ -102,6 +103,8 @@ class SAMRefiner(nn.Module):
             embeddings: what `encode` returned for these images, to refine again without running the encoder.
             image_size: (height, width) of the images behind ``embeddings``; by default the masks' size.
             coarse_logits: the masks' logits where they are known; by default taken from ``probability``, within 13.9.
+            content_sizes: (height, width) of what of each image is not padding right or below, on the device of the
+                masks: SAM's regions stay inside it. None where images are not padded to a common size.
 
         Returns:
             The refinement, on the pixels of ``probability``.
@@ -112,7 +115,7 @@ class SAMRefiner(nn.Module):
         """
         check_probability(probability)
         size = self._image_size(images, probability, embeddings, image_size)
-        boxes = None if self.cropper is None else self.cropper.locate(probability, size)
+        boxes = None if self.cropper is None else self.cropper.locate(probability, size, content_sizes=content_sizes)
         if embeddings is None:
             embeddings = self.encode(cast("Tensor", images), boxes)
         prompts, frame = self._prompts(probability, boxes, size)

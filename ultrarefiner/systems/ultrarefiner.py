@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ultrarefiner.ops.checks import check_images
@@ -51,11 +51,15 @@ class UltraRefiner(nn.Module):
         self.gate = gate
         self.gradient_scale = gradient_scale
 
-    def forward(self, images: Float[Tensor, "b c h w"]) -> RefinedSegmentation:
+    def forward(
+        self, images: Float[Tensor, "b c h w"], content_sizes: Int[Tensor, "b 2"] | None = None
+    ) -> RefinedSegmentation:
         """Segment and refine.
 
         Args:
             images: grey or RGB in [0, 1].
+            content_sizes: (height, width) of what of each image is not padding right or below (a `Batch` has them):
+                SAM's regions stay inside it. None where images are not padded to a common size.
 
         Returns:
             Coarse and refined masks on the images' pixels, logits and probabilities. Where the coarse mask is empty the
@@ -70,7 +74,7 @@ class UltraRefiner(nn.Module):
         coarse_probability = torch.sigmoid(coarse_logits)
         passed_logits = scale_gradient(coarse_logits, self.gradient_scale)
         passed_probability = torch.sigmoid(passed_logits)
-        refinement = self.refiner(images, passed_probability, coarse_logits=passed_logits)
+        refinement = self.refiner(images, passed_probability, coarse_logits=passed_logits, content_sizes=content_sizes)
         refined_logits, gate = refinement.logits, None
         refined_probability = torch.sigmoid(refined_logits)
         if self.gate is not None:
