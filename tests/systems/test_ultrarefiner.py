@@ -83,7 +83,7 @@ def test_the_coarse_network_may_see_a_smaller_square() -> None:
 
 
 def test_padding_is_no_place_for_sam_to_look() -> None:
-    model = UltraRefiner(coarse=Says(coarse_logits()), refiner=refiner(ROICropper(expand=0.0)))
+    model = UltraRefiner(coarse=Says(coarse_logits()), refiner=refiner(ROICropper(expand=0.0, floor=0.05)))
     images, sizes = torch.rand(2, 1, 40, 56), torch.tensor([[30, 56], [40, 56]])
     boxes = model(images, sizes).refinement.boxes
     assert boxes[0, 0, 3] <= 30 < boxes[1, 0, 3]
