@@ -18,7 +18,15 @@ def main() -> None:
     recipe = CoarseRecipe(setting.coarse_network(args), learning_rate=setting.scale(args).rates[0])
     training, validation = setting.split(args).fitted(setting.scale(args).image)
     print(f"phase 1: {len(training)} images train, {len(validation)} choose the checkpoint")
-    print(train(recipe, training, validation=validation, folder=args.out / "coarse", **setting.run_options(args, 1)))
+    print(
+        train(
+            recipe,
+            training,
+            validation=validation,
+            folder=setting.folder(args, "coarse"),
+            **setting.run_options(args, 1),
+        )
+    )
 
 
 if __name__ == "__main__":

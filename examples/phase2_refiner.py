@@ -21,7 +21,15 @@ def main() -> None:
     )
     training, validation = setting.split(args).fitted(sizes.image)
     print(f"phase 2: {len(training)} images train, {len(validation)} choose the checkpoint")
-    print(train(recipe, training, validation=validation, folder=args.out / "refiner", **setting.run_options(args, 2)))
+    print(
+        train(
+            recipe,
+            training,
+            validation=validation,
+            folder=setting.folder(args, "refiner"),
+            **setting.run_options(args, 2),
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -22,20 +22,25 @@ def main() -> None:
     args = setting.arguments(__doc__)
     torch.manual_seed(args.seed)
     sizes = setting.scale(args)
-    model = ur.UltraRefiner(coarse=setting.coarse_network(args), refiner=setting.refiner(args))
-    load_coarse(model.coarse, args.out / "coarse" / "best.pt")
-    load_refiner(model.refiner, args.out / "refiner" / "best.pt")
+    model = ur.UltraRefiner(coarse=setting.coarse_network(args), refiner=setting.refiner(args), gradient_scale=0.1)
+    load_coarse(model.coarse, setting.folder(args, "coarse") / "best.pt")
+    load_refiner(model.refiner, setting.folder(args, "refiner") / "best.pt")
     recipe = JointRecipe(
         model,
         coarse_learning_rate=sizes.rates[2][0],
         refiner_learning_rate=sizes.rates[2][1],
+        coarse_weight=0.5,
+        refined_weight=1.0,
+        freeze_coarse_epochs=sizes.frozen_coarse,
         freeze_image_encoder=not sizes.train_image_encoder,
     )
     cases = setting.split(args)
     training, validation = cases.fitted(sizes.image)
     report(model, cases.test, args, "before phase 3")
     print(f"phase 3: {len(training)} images train, {len(validation)} choose the checkpoint")
-    result = train(recipe, training, validation=validation, folder=args.out / "joint", **setting.run_options(args, 3))
+    result = train(
+        recipe, training, validation=validation, folder=setting.folder(args, "joint"), **setting.run_options(args, 3)
+    )
     ur.load_weights(model, result.best)
     report(model, cases.test, args, "after phase 3")
 
@@ -45,7 +50,7 @@ def report(model: ur.UltraRefiner, test: Cases, args: argparse.Namespace, when: 
     sizes = setting.scale(args)
     found = evaluate(model, test, size=sizes.image, batch_size=sizes.batch)
     table = markdown_table(found.comparison)
-    folder = args.out / when.replace(" ", "_")
+    folder = setting.folder(args, when.replace(" ", "_"))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "table.md").write_text(table)
     write_csv(folder / "cases.csv", found.comparison)

@@ -9,7 +9,6 @@ gradient flowing through the prompts, and compares coarse and refined masks on p
 from __future__ import annotations
 
 import argparse
-import shutil
 import time
 from pathlib import Path
 
@@ -30,8 +29,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of phantoms, initial weights and training")
     args = parser.parse_args()
     started = time.monotonic()
-    shutil.rmtree(args.out, ignore_errors=True)
 
+    if args.out.exists() and any(args.out.iterdir()):
+        print(f"going on with the run in {args.out}; give another --out to start afresh\n")
     print("1/5  drawing phantoms: 160 to train, 24 to choose checkpoints, 40 to test")
     size = (SIDE, SIDE)
     training = FittedCases(Phantoms(160, size=size, seed=args.seed), SIDE)
@@ -49,7 +49,7 @@ def main() -> None:
 
     print("2/5  phase 1: the coarse network alone")
     recipe = CoarseRecipe(model.coarse, learning_rate=2e-3)
-    train(recipe, training, validation=validation, folder=args.out / "coarse", epochs=14, **options)
+    train(recipe, training, validation=validation, folder=args.out / "coarse", epochs=30, **options)
 
     print("3/5  phase 2: the tiny SAM learns to repair simulated failures")
     recipe = RefinerRecipe(refiner, learning_rate=1e-3, train_image_encoder=True)
@@ -57,7 +57,7 @@ def main() -> None:
 
     print("4/5  phase 3: both together, the gradient flowing through points, box, mask prompt and region")
     recipe = JointRecipe(model, coarse_learning_rate=2e-4, refiner_learning_rate=3e-4, freeze_image_encoder=False)
-    result = train(recipe, training, validation=validation, folder=args.out / "joint", epochs=8, **options)
+    result = train(recipe, training, validation=validation, folder=args.out / "joint", epochs=12, **options)
 
     print("5/5  coarse against refined on the test phantoms")
     ur.load_weights(model, result.best)

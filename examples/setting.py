@@ -15,7 +15,11 @@ from ultrarefiner.data import BUSI, CaseDataset, FittedCases, Folds, Phantoms, g
 
 @dataclass(frozen=True)
 class Scale:
-    """Sizes that go together: a full-size run wants a GPU, a small one two CPU cores."""
+    """Numbers that go together: a full-size run wants a GPU, a small one two CPU cores.
+
+    ``epochs`` and ``rates`` are those of the three phases; phase 3 has a rate for the coarse network, frozen in its
+    first ``frozen_coarse`` epochs, and one for the refiner.
+    """
 
     image: int
     coarse: int
@@ -24,10 +28,13 @@ class Scale:
     epochs: tuple[int, int, int]
     rates: tuple[float, float, tuple[float, float]]
     train_image_encoder: bool
+    frozen_coarse: int
 
 
-FULL = Scale(1024, 224, "vit_b", 4, (150, 50, 50), (1e-3, 1e-4, (1e-5, 1e-5)), train_image_encoder=False)
-SMALL = Scale(320, 128, "tiny", 8, (50, 50, 15), (1e-3, 5e-4, (1e-4, 1e-4)), train_image_encoder=True)
+FULL = Scale(
+    1024, 224, "vit_b", 4, (150, 50, 50), (1e-3, 1e-4, (1e-5, 1e-5)), train_image_encoder=False, frozen_coarse=10
+)
+SMALL = Scale(320, 128, "tiny", 8, (50, 50, 24), (1e-3, 5e-4, (1e-5, 5e-4)), train_image_encoder=True, frozen_coarse=16)
 
 
 def arguments(description: str) -> argparse.Namespace:
@@ -102,11 +109,19 @@ def split(args: argparse.Namespace) -> Split:
     groups = args.groups
     if groups is None and (args.data / "near_duplicate_groups.csv").exists():
         groups = args.data / "near_duplicate_groups.csv"
+    if groups is None:
+        print("no --groups: near-duplicates of one lesion may stand in two folds, and the result will flatter")
     cases: CaseDataset = BUSI(args.data, groups=groups)
     path = args.out / "folds.tsv"
     if path.exists():
         folds = Folds.load(path)
         folds.check(cases)
+        if (folds.count, folds.seed) != (args.folds, args.seed):
+            message = (
+                f"{path} holds {folds.count} folds of seed {folds.seed}, but {args.folds} of seed {args.seed} were "
+                "asked for; give the same, or another --out."
+            )
+            raise SystemExit(message)
     else:
         args.out.mkdir(parents=True, exist_ok=True)
         folds = group_folds(cases, folds=args.folds, seed=args.seed)
@@ -115,6 +130,11 @@ def split(args: argparse.Namespace) -> Split:
     test, validation = folds.validation(args.fold), folds.validation(choosing)
     training = [name for name in folds.training(args.fold) if name not in set(validation)]
     return Split(cases.subset(training), cases.subset(validation), cases.subset(test))
+
+
+def folder(args: argparse.Namespace, name: str) -> Path:
+    """Where one phase of one fold keeps its checkpoints and results."""
+    return args.out / ("phantoms" if args.data is None else f"fold{args.fold}") / name
 
 
 def run_options(args: argparse.Namespace, phase: int) -> dict[str, Any]:

@@ -54,6 +54,11 @@ class FittedCases(Dataset[FittedCase]):
         self.fit = FitToSquare(size)
         self._kept: dict[int, FittedCase] | None = {} if keep_in_memory else None
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The cases' names, in order."""
+        return self.dataset.names
+
     def __len__(self) -> int:
         return len(self.dataset)
 

@@ -32,8 +32,15 @@ class FittedCase:
     original_size: tuple[int, int]
 
 
+PADDING_GREY = 0.449
+"""What pads images: the mean of SAM's three mean colours over 255, so that padding is near 0 after SAM's normalisation."""
+
+
 class FitToSquare:
-    r"""Scale the longest side to a length, pad with zeros right and below, and undo exactly that.
+    r"""Scale the longest side to a length, pad right and below, and undo exactly that.
+
+    Images are padded with SAM's mean colour as a grey, 0.449: SAM pads *after* normalising, with zeros, and black would
+    reach it as -2.1. Masks are padded with 0.
 
     Along each axis the map is :math:`x_{frame} = x \cdot content / original` in pixel edges, the frame that
     SAM uses (`ultrarefiner.ops.pad_frame`). Shrinking averages over the pixels that are covered
@@ -82,12 +89,12 @@ class FitToSquare:
     def image(self, image: Float[Tensor, "*batch c h w"]) -> Float[Tensor, "*batch c s s"]:
         """An image in the square, by antialiased bilinear interpolation: its values stay in their range."""
         content = self.content_size(image.shape[-2:])
-        scaled = _resize(image, content)
-        return functional.pad(scaled, (0, self.size - content[1], 0, self.size - content[0]))
+        return _padded(_resize(image, content), self.size, PADDING_GREY)
 
     def mask(self, mask: Float[Tensor, "*batch c h w"]) -> Float[Tensor, "*batch c s s"]:
         """A mask in the square: 1 where at least half is covered; a lesion under one pixel may vanish."""
-        return (self.image(mask) >= 0.5).to(mask.dtype)
+        scaled = _resize(mask, self.content_size(mask.shape[-2:]))
+        return _padded((scaled >= 0.5).to(mask.dtype), self.size, 0.0)
 
     def restore(self, mask: Float[Tensor, "*batch s s"], original_size: Sequence[int]) -> Float[Tensor, "*batch h w"]:
         """Bring probabilities or logits in the square back onto the pixels of the picture.
@@ -110,6 +117,10 @@ class FitToSquare:
             raise ValueError(message)
         height, width = self.content_size(original_size)
         return _resize(mask[..., :height, :width], (int(original_size[0]), int(original_size[1])))
+
+
+def _padded(picture: Tensor, size: int, value: float) -> Tensor:
+    return functional.pad(picture, (0, size - picture.shape[-1], 0, size - picture.shape[-2]), value=value)
 
 
 def _resize(picture: Tensor, size: tuple[int, int]) -> Tensor:

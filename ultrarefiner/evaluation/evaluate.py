@@ -109,7 +109,7 @@ def _segmented(model: UltraRefiner, cases: Cases, size: int, batch_size: int) ->
     batch: Batch
     for batch in loader:
         with torch.inference_mode():
-            result = model(batch.images.to(device))
+            result = model(batch.images.to(device), batch.content_sizes.to(device))
         masks = zip(
             result.coarse_probability.float().cpu(),
             result.refined_probability.float().cpu(),
@@ -132,7 +132,9 @@ def _panel(model: UltraRefiner, case: Case, size: int, coarse: CaseMetrics, refi
     fit = FitToSquare(size)
     original = (case.image.shape[-2], case.image.shape[-1])
     with torch.inference_mode():
-        result: RefinedSegmentation = model(fit.image(case.image)[None].to(next(model.parameters()).device))
+        device = next(model.parameters()).device
+        content = torch.tensor([fit.content_size(original)], device=device)
+        result: RefinedSegmentation = model(fit.image(case.image)[None].to(device), content)
     prompts = prompts_on_image(model.refiner, result.refinement, (size, size))
     frame = pad_frame(original, size)
 

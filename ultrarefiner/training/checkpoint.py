@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,19 @@ from typing import Any
 from torch import nn
 
 from ultrarefiner.checkpoints.files import read_tensors, write_tensors
+from ultrarefiner.training.identity import describe_cases
+from ultrarefiner.training.loading import FittedSet
 from ultrarefiner.training.plan import Plan
 from ultrarefiner.training.recipe import Recipe
 from ultrarefiner.training.run import Run
 from ultrarefiner.training.settings import describe, first_difference
+from ultrarefiner.training.tensors import refuse_other_tensors
 
 FORMAT = 1
+
+_LOGGER = logging.getLogger("ultrarefiner")
+_KEYS = ("model", "auxiliary", "optimizer", "scaler", "progress", "settings")
+_PROGRESS_KEYS = ("epoch", "batch", "step", "best_dice", "best_epoch", "epoch_means", "recent_means")
 
 
 def save_last(run: Run) -> None:
@@ -42,38 +50,66 @@ def save_best(run: Run, dice: float) -> None:
     _write(run, "best.pt", {"dice": dice, "epoch": run.progress.epoch})
 
 
-def settings_of(recipe: Recipe, plan: Plan) -> dict[str, Any]:
-    """What makes a run this run and no other, as plain values."""
+def settings_of(recipe: Recipe, plan: Plan, dataset: FittedSet, validation: FittedSet | None) -> dict[str, Any]:
+    """What makes a run this run and no other, as plain values.
+
+    Args:
+        recipe: the phase.
+        plan: the numbers.
+        dataset: the training set.
+        validation: the validation set, if there is one.
+
+    Raises:
+        ValueError: a setting cannot be described.
+    """
     return {
-        "recipe": describe(recipe.settings()),
-        "parts": {name: describe(part) for name, part in recipe.parts().items()},
-        "plan": describe(plan),
+        "recipe": describe(recipe.settings(), "recipe"),
+        "parts": {name: describe(part, f"parts.{name}") for name, part in recipe.parts().items()},
+        "plan": describe(plan, "plan"),
+        "data": {
+            "training": describe_cases(dataset),
+            "validation": None if validation is None else describe_cases(validation),
+        },
     }
 
 
-def resume(run: Run) -> bool:
+def resume(run: Run) -> int | None:
     """Go on from ``last.pt``, if there is one.
 
     Args:
         run: the run as it would start; its weights, optimiser and progress become those of the checkpoint.
 
     Returns:
-        Whether there was one.
+        The step from which the run goes on; None if it starts anew.
 
     Raises:
-        ValueError: it is of a run with other settings, or damaged.
+        ValueError: it is of a run with other settings or other cases, or damaged.
     """
     path = run.folder / "last.pt"
     if not path.exists():
-        return False
+        return None
     saved = read_tensors(path)
     _refuse_other_run(saved, run, path)
+    auxiliary = run.recipe.auxiliary()
+    refuse_other_tensors(run.recipe.module, saved["model"], path)
+    refuse_other_tensors(auxiliary, saved["auxiliary"], path)
     run.recipe.module.load_state_dict(saved["model"], strict=True)
-    run.recipe.auxiliary().load_state_dict(saved["auxiliary"], strict=True)
+    auxiliary.load_state_dict(saved["auxiliary"], strict=True)
     run.optimizer.load_state_dict(saved["optimizer"])
     run.fabric.strategy.precision.load_state_dict(saved["scaler"])
     _restore_progress(run, saved["progress"])
-    return True
+    _announce(run, path)
+    return run.progress.step
+
+
+def _announce(run: Run, path: Path) -> None:
+    if not run.fabric.is_global_zero:
+        return
+    epoch, epochs, step = run.progress.epoch, run.plan.epochs, run.progress.step
+    if epoch >= epochs:
+        _LOGGER.info("%s is of a finished run (%d epochs, %d steps): nothing is left to train", path, epochs, step)
+    else:
+        _LOGGER.info("going on from %s after step %d, in epoch %d of %d", path, step, epoch + 1, epochs)
 
 
 def _restore_progress(run: Run, saved: Mapping[str, Any]) -> None:
@@ -85,21 +121,42 @@ def _restore_progress(run: Run, saved: Mapping[str, Any]) -> None:
 
 
 def _refuse_other_run(saved: Mapping[str, Any], run: Run, path: Path) -> None:
-    if saved.get("format") != FORMAT or not {"model", "optimizer", "progress", "settings"} <= saved.keys():
+    missing = [key for key in _KEYS if key not in saved]
+    if not missing:
+        missing = [f"progress.{key}" for key in _PROGRESS_KEYS if key not in saved["progress"]]
+    if saved.get("format") != FORMAT or missing:
         message = (
             f"{path} is not a checkpoint of a run (format {FORMAT}): it holds "
-            f"{', '.join(map(str, list(saved)[:6]))}. Train into another folder, or move the file away."
+            f"{', '.join(map(str, list(saved)[:6]))}{', and lacks ' * bool(missing)}{', '.join(missing)}. Train into "
+            "another folder, or move the file away."
         )
         raise ValueError(message)
-    different = first_difference(saved["settings"], settings_of(run.recipe, run.plan))
+    different = first_difference(saved["settings"], run.settings)
     if different is None:
         return
     name, before, now = different
+    if name.startswith("data"):
+        raise ValueError(_other_cases(path, saved["settings"].get("data", {}), run.settings["data"]))
     message = (
         f"{path} was written by a run whose {name} was {before!r}, but now it is {now!r}. Go on with the "
         "settings it was begun with, or train into another folder."
     )
     raise ValueError(message)
+
+
+def _other_cases(path: Path, saved: Mapping[str, Any], current: Mapping[str, Any]) -> str:
+    which = "training" if saved.get("training") != current["training"] else "validation"
+
+    def say(cases: Mapping[str, Any] | None) -> str:
+        if cases is None:
+            return "none"
+        return f"{cases['cases']} cases of side {cases['size']} with the digest {cases['digest'][:12]}"
+
+    return (
+        f"{path} was written by a run with another {which} set: it was {say(saved.get(which))}, but now it is "
+        f"{say(current[which])} (a digest is of the cases' names in their order). Go on with the cases it was begun "
+        "with, or train into another folder."
+    )
 
 
 def _write(run: Run, name: str, state: Mapping[str, Any]) -> None:
@@ -110,7 +167,7 @@ def _write(run: Run, name: str, state: Mapping[str, Any]) -> None:
             "format": FORMAT,
             "model": module.state_dict(),
             "parts": {part: _name_of(part_module, module) for part, part_module in run.recipe.parts().items()},
-            "settings": settings_of(run.recipe, run.plan),
+            "settings": run.settings,
             **state,
         }
         write_tensors(run.folder / name, payload)

@@ -6,11 +6,11 @@ import math
 from itertools import islice
 
 import torch
-from torch import Tensor
+from torch import nn
 
 from ultrarefiner.data import Batch
 from ultrarefiner.training.checkpoint import save_last
-from ultrarefiner.training.recipe import dice_of_images
+from ultrarefiner.training.recipe import Prediction, dice_of_images, inside_content
 from ultrarefiner.training.run import Parcel, Run, named_means, seed_everything_here
 from ultrarefiner.training.schedule import cosine_factor
 from ultrarefiner.training.stopping import StopRequest
@@ -25,7 +25,7 @@ def train_epoch(run: Run, stop: StopRequest) -> None:
 
     Raises:
         KeyboardInterrupt: somebody did; everything is saved.
-        FloatingPointError: the loss is no longer finite; nothing is saved.
+        FloatingPointError: the loss or its gradient is no longer finite; nothing is saved.
     """
     progress, plan = run.progress, run.plan
     run.stages.enter(progress.epoch)
@@ -37,7 +37,7 @@ def train_epoch(run: Run, stop: StopRequest) -> None:
         _step(run, group)
         last = progress.batch == plan.batches_per_epoch
         run.logs.advance()
-        if progress.step % run.log_every == 0 or last:
+        if last or (run.log_every is not None and progress.step % run.log_every == 0):
             _report(run)
         if last:
             continue  # validation comes first, then a checkpoint
@@ -50,6 +50,12 @@ def train_epoch(run: Run, stop: StopRequest) -> None:
 
 def interrupt(run: Run) -> None:
     """Leave the run after a checkpoint, with a sentence on how to go on."""
+    if run.progress.epoch >= run.plan.epochs:
+        message = (
+            f"training was asked to stop, but all {run.plan.epochs} epochs are done; everything is saved in "
+            f"{run.folder / 'last.pt'}. Run the same command again to get its result."
+        )
+        raise KeyboardInterrupt(message)
     message = (
         f"training stopped in epoch {run.progress.epoch + 1} of {run.plan.epochs} after step "
         f"{run.progress.step}; everything is saved in {run.folder / 'last.pt'}. Run the same command again to "
@@ -76,15 +82,38 @@ def _step(run: Run, group: list[Batch]) -> None:
         for means in (progress.epoch_means, progress.recent_means):
             means.add(named_means(result), images=len(batch.images))
         progress.batch += 1
-    if plan.clip_norm is not None:
-        # In float16 an overflow is expected now and then: the scaler then skips the step.
-        fabric.clip_gradients(run.module, run.optimizer, max_norm=plan.clip_norm, error_if_nonfinite=False)
+    _check_gradient(run)
     factor = cosine_factor(progress.step, plan.steps, warmup=plan.warmup_steps, floor=plan.floor)
     for parameters in run.optimizer.param_groups:
         parameters["lr"] = parameters["initial_lr"] * factor
     run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
     progress.step += 1
+
+
+def _check_gradient(run: Run) -> None:
+    """Clip the gradient; raise if it is not finite, for one step with it spoils every weight.
+
+    In float16 an overflow is expected now and then: the scaler then skips the step.
+    """
+    scales = getattr(run.fabric.strategy.precision, "scaler", None) is not None
+    if run.plan.clip_norm is not None:
+        norm = run.fabric.clip_gradients(
+            run.module, run.optimizer, max_norm=run.plan.clip_norm, error_if_nonfinite=False
+        )
+    elif scales:
+        return
+    else:
+        norm = nn.utils.clip_grad_norm_(run.module.parameters(), math.inf)
+    if scales or norm.isfinite():
+        return
+    refuse_nonfinite(run, run.progress.recent_means.means()["loss"])
+    message = (
+        f"the loss was finite, but the norm of its gradient became {norm.item()} in step {run.progress.step + 1}; "
+        f"{run.folder / 'last.pt'}, if it exists, is from before. Look for a root, a logarithm or a division at 0 in "
+        "the loss, or lower the learning rate."
+    )
+    raise FloatingPointError(message)
 
 
 def _report(run: Run) -> None:
@@ -122,30 +151,36 @@ def validate(run: Run) -> dict[str, float]:
     if run.validation is None:
         return {}
     run.recipe.module.eval()
-    scores: dict[str, Tensor] = {}
+    # The last column says whether there are such masks at all: a process without a case does not know.
+    scores = torch.zeros(len(Prediction._fields), run.validation.cases + 1, device=run.fabric.device)
     for cases, host_batch in run.validation:
         batch = run.fabric.to_device(host_batch)
         seed_everything_here(run.fabric.device, "validation", run.plan.seed, cases[0])
         # Not through the wrapped module: data parallelism would wait for processes that have fewer batches.
         with run.fabric.autocast():
             prediction = run.recipe.predict(batch, cases)
-        for name, probability in (
-            ("dice", prediction.probability),
-            ("coarse_dice", prediction.coarse_probability),
-        ):
+        for row, probability in zip(scores, prediction, strict=True):
             if probability is not None:
-                dice = dice_of_images(_within_content(probability, batch), batch.masks)
-                scores.setdefault(name, dice.new_zeros(run.validation.cases))[cases] = dice
+                inside = inside_content(batch.content_sizes, probability.shape[-2:])
+                row[cases] = dice_of_images(probability * inside, batch.masks)
+                row[-1] = 1
     if run.fabric.world_size > 1:
-        # Every process has its share of the cases and zeros elsewhere; all have to take part.
-        scores = scores or {"dice": torch.zeros(run.validation.cases, device=run.fabric.device)}
-        scores = {name: run.fabric.all_reduce(dice, reduce_op="sum") for name, dice in sorted(scores.items())}
-    return {name: dice.cpu().double().mean().item() for name, dice in scores.items()}
+        # Every process has its share of the cases, perhaps none, and zeros elsewhere: one sum for all of it.
+        scores = run.fabric.all_reduce(scores, reduce_op="sum")
+    rows = zip(("dice", "coarse_dice"), scores.cpu().double(), strict=True)
+    return {name: row[:-1].mean().item() for name, row in rows if row[-1] > 0}
 
 
-def _within_content(probability: Tensor, batch: Batch) -> Tensor:
-    """A mask without what it says of an image's padding."""
-    height, width = probability.shape[-2:]
-    rows = torch.arange(height, device=probability.device) < batch.content_sizes[:, :1]
-    columns = torch.arange(width, device=probability.device) < batch.content_sizes[:, 1:]
-    return probability * (rows[:, None, :, None] & columns[:, None, None, :])
+@torch.no_grad()
+def share_buffers(run: Run) -> None:
+    """Give every process the first one's buffers: batch norm has averaged other images in each.
+
+    So all validate one and the same model, and it is the one that is saved.
+    """
+    if run.fabric.world_size == 1:
+        return
+    for buffer in run.recipe.module.buffers():
+        values = buffer.contiguous()
+        torch.distributed.broadcast(values, src=0)
+        if values is not buffer:
+            buffer.copy_(values)

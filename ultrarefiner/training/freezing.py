@@ -124,7 +124,8 @@ class Stages:
     """An `Unfreezing` for one model: puts it into the state of an epoch, and back into the one it came in.
 
     Args:
-        model: parameters that do not require a gradient now never will.
+        model: parameters that do not require a gradient now never will, and parts that hold no others stay in
+            evaluation mode.
         starts: as in `Unfreezing`.
 
     Raises:
@@ -142,6 +143,8 @@ class Stages:
         self._trainable = [
             (parameter, self._start_of(name)) for name, parameter in model.named_parameters() if parameter.requires_grad
         ]
+        # What somebody froze by hand, as a whole: its batch norm and dropout are to be still, too.
+        self._still = [part for part in model.modules() if _has_only_frozen_parameters(part)]
         if not any(start == 0 for _, start in self._trainable):
             message = (
                 f"nothing of the model trains in epoch 0: unfreezing is {dict(starts)} and "
@@ -162,6 +165,8 @@ class Stages:
         for part in self._model.modules():
             if is_frozen(part):
                 part.eval()
+        for part in self._still:
+            part.eval()
         for parameter, start in self._trainable:
             parameter.requires_grad_(_trains(start, epoch))
 
@@ -174,6 +179,11 @@ class Stages:
     def _start_of(self, parameter: str) -> int | None:
         around = [name for name in self._starts if name == "" or parameter.startswith(f"{name}.")]
         return self._starts[max(around, key=len)] if around else 0
+
+
+def _has_only_frozen_parameters(part: nn.Module) -> bool:
+    parameters = list(part.parameters())
+    return bool(parameters) and not any(parameter.requires_grad for parameter in parameters)
 
 
 def _trains(start: int | None, epoch: int) -> bool:

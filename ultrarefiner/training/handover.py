@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,10 @@ from torch import nn
 from ultrarefiner.checkpoints.files import Location, read_tensors
 from ultrarefiner.systems import SAMRefiner
 from ultrarefiner.training.settings import describe, first_difference
+from ultrarefiner.training.tensors import refuse_other_tensors
+
+# These change gradients only: weights mean the same with and without.
+_WITHOUT_EFFECT_ON_MASKS = ("through_crop",)
 
 
 def load_coarse(network: nn.Module, path: Location) -> None:
@@ -31,8 +36,9 @@ def load_refiner(refiner: SAMRefiner, path: Location) -> None:
     """Load the refiner of a `RefinerRecipe`'s or `JointRecipe`'s checkpoint, strictly.
 
     A refiner learns what its prompts look like: with another mask style, region or number of sigmas its
-    weights are wrong without any error. So the checkpoint knows all of them, and this function compares. To
-    take weights over into other settings on purpose, use `ultrarefiner.load_weights`.
+    weights are wrong without any error. So the checkpoint knows all of them, and this function compares;
+    ``through_crop`` may differ, for it changes gradients only. To take weights over into other settings on purpose,
+    use `ultrarefiner.load_weights`.
 
     Args:
         refiner: built as it was for training.
@@ -49,13 +55,14 @@ def load_refiner(refiner: SAMRefiner, path: Location) -> None:
 def _load_part(module: nn.Module, part: str, path: Location) -> None:
     saved = read_tensors(path)
     parts: dict[str, str] = saved.get("parts", {})
-    if part not in parts or "settings" not in saved:
+    if part not in parts or not {"settings", "model"} <= saved.keys():
         message = (
             f"{path} must be a checkpoint that train() wrote and hold the part {part!r}, but it holds "
             f"{', '.join(parts) or ', '.join(map(str, list(saved)[:6]))}. Use load_weights for other files."
         )
         raise ValueError(message)
-    different = first_difference(saved["settings"]["parts"][part], describe(module))
+    trained = saved["settings"].get("parts", {}).get(part, {})
+    different = first_difference(_of_masks(trained), _of_masks(describe(module, part)))
     if different is not None:
         name, before, now = different
         message = (
@@ -65,17 +72,9 @@ def _load_part(module: nn.Module, part: str, path: Location) -> None:
         raise ValueError(message)
     prefix = f"{parts[part]}." if parts[part] else ""
     state = {name.removeprefix(prefix): tensor for name, tensor in saved["model"].items() if name.startswith(prefix)}
-    _refuse_other_tensors(module, state, Path(path))
+    refuse_other_tensors(module, state, Path(path))
     module.load_state_dict(state, strict=True)
 
 
-def _refuse_other_tensors(module: nn.Module, state: dict[str, Any], path: Path) -> None:
-    target = module.state_dict()
-    wrong = sorted(target.keys() ^ state.keys())
-    wrong += [name for name in target.keys() & state.keys() if target[name].shape != state[name].shape]
-    if wrong:
-        message = (
-            f"{path} does not fit this {type(module).__name__}: {len(wrong)} tensors are missing, unknown or "
-            f"of another shape, first {wrong[0]}. Build the network as it was for training."
-        )
-        raise ValueError(message)
+def _of_masks(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in _WITHOUT_EFFECT_ON_MASKS}

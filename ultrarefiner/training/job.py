@@ -12,8 +12,9 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from ultrarefiner.checkpoints.files import read_tensors
-from ultrarefiner.training.checkpoint import resume, save_best, save_last
-from ultrarefiner.training.epoch import interrupt, refuse_nonfinite, train_epoch, validate
+from ultrarefiner.training.checkpoint import resume, save_best, save_last, settings_of
+from ultrarefiner.training.epoch import interrupt, refuse_nonfinite, share_buffers, train_epoch, validate
+from ultrarefiner.training.freezing import Stages
 from ultrarefiner.training.loading import FittedSet, TrainingData, ValidationData
 from ultrarefiner.training.logs import Logs
 from ultrarefiner.training.plan import Plan
@@ -25,12 +26,23 @@ from ultrarefiner.training.stopping import StopRequest
 
 @dataclass(frozen=True, kw_only=True)
 class Reports:
-    """What a run tells of itself; it does not change what is computed. See `train`."""
+    """What a run tells of itself; it does not change what is computed. See `train`.
+
+    Raises:
+        ValueError: a number of steps below 1.
+    """
 
     checkpoint_every: int | None
-    log_every: int
+    log_every: int | None
     tensorboard: bool
     progress: bool
+
+    def __post_init__(self) -> None:
+        for name in ("checkpoint_every", "log_every"):
+            steps = getattr(self, name)
+            if steps is not None and steps < 1:
+                message = f"{name} must be at least 1 step, or None for each epoch's end only, but it is {steps}."
+                raise ValueError(message)
 
 
 class Job:
@@ -76,22 +88,28 @@ class Job:
         """
         # Fabric gives a spawned process its own copy of the modules that it sees among the arguments.
         modules = [self.recipe.module, self.recipe.auxiliary()]
-        best_dice, best_epoch, steps, process = fabric.launch(_run, self, modules)
-        result = TrainingResult(best_dice, best_epoch, steps, self.folder)
+        progress, resumed_from, process = fabric.launch(_run, self, modules)
+        best_dice, best_epoch, steps = progress
+        result = TrainingResult(best_dice, best_epoch, steps, self.folder, resumed_from)
         if process != os.getpid():
             self.recipe.module.load_state_dict(read_tensors(result.last)["model"])
             self.recipe.module.eval()
         return result
 
-    def set_up(self, fabric: Any) -> Run:
-        """Everything that this process needs, on its device."""
+    def set_up(self, fabric: Any, stages: Stages) -> Run:
+        """Everything that this process needs, on its device.
+
+        Args:
+            fabric: launched.
+            stages: what trains when; the caller has them leave whatever happens here.
+        """
         plan, rank = replace(self.plan, processes=fabric.world_size), fabric.global_rank
         pin_memory = fabric.device.type == "cuda"
         data = TrainingData(self.dataset, plan, rank=rank, workers=self.workers, pin_memory=pin_memory)
         scored = None
         if self.validation is not None:
             scored = ValidationData(self.validation, plan, rank=rank, workers=self.workers)
-        stages = self.recipe.unfreezing.bind(self.recipe.module)
+        settings = settings_of(self.recipe, plan, self.dataset, self.validation)
         stages.prepare()
         module, optimizer = fabric.setup(Step(self.recipe), self.recipe.optimizer())
         fabric.to_device(self.recipe.auxiliary())
@@ -104,6 +122,7 @@ class Job:
             module=module,
             optimizer=optimizer,
             stages=stages,
+            settings=settings,
             data=data,
             validation=scored,
             logs=Logs(self.folder, active=fabric.is_global_zero, tensorboard=tensorboard, progress=progress),
@@ -117,24 +136,33 @@ def _run(
     fabric: Any,
     job: Job,
     modules: list[nn.Module],  # noqa: ARG001 - see Job.launch
-) -> tuple[float | None, int | None, int, int]:
-    """The whole run, in each process: best Dice, its epoch, steps, and which process this was."""
+) -> tuple[tuple[float | None, int | None, int], int | None, int]:
+    """The whole run, in each process: (best Dice, its epoch, steps), from which step, and which process."""
     generators = [fabric.device] if fabric.device.type == "cuda" else []
     with torch.random.fork_rng(devices=generators), StopRequest(active=fabric.world_size == 1) as stop:
-        run = job.set_up(fabric)
+        stages = job.recipe.unfreezing.bind(job.recipe.module)
         try:
-            resume(run)
-            run.logs.resume(epoch=run.progress.epoch, step=run.progress.step)
-            while run.progress.epoch < run.plan.epochs:
-                train_epoch(run, stop)
-                _finish_epoch(run)
-                if stop.requested and run.progress.epoch < run.plan.epochs:
-                    interrupt(run)
+            run = job.set_up(fabric, stages)
+            resumed_from = _go_through(run, stop)
         finally:
-            run.logs.close()
-            run.stages.leave()
+            stages.leave()
     progress = run.progress
-    return progress.best_dice, progress.best_epoch, progress.step, os.getpid()
+    return (progress.best_dice, progress.best_epoch, progress.step), resumed_from, os.getpid()
+
+
+def _go_through(run: Run, stop: StopRequest) -> int | None:
+    """Resume, train, and close the logs whatever happens; the step from which it went on."""
+    try:
+        resumed_from = resume(run)
+        run.logs.resume(epoch=run.progress.epoch, step=run.progress.step)
+        while run.progress.epoch < run.plan.epochs and not stop.requested:
+            train_epoch(run, stop)
+            _finish_epoch(run)
+        if stop.requested:
+            interrupt(run)
+    finally:
+        run.logs.close()
+    return resumed_from
 
 
 def _finish_epoch(run: Run) -> None:
@@ -142,6 +170,7 @@ def _finish_epoch(run: Run) -> None:
     progress = run.progress
     means = progress.epoch_means.means(run.fabric)
     refuse_nonfinite(run, means["loss"])
+    share_buffers(run)
     scores = validate(run)
     if "dice" in scores and (progress.best_dice is None or scores["dice"] > progress.best_dice):
         progress.best_dice, progress.best_epoch = scores["dice"], progress.epoch

@@ -110,8 +110,8 @@ class JointRecipe(Recipe):
 
     def step(self, batch: Batch, generator: torch.Generator) -> StepResult:
         """Segment, refine, and compare both masks with the truth."""
-        images, masks = augmented(self.augmentation, batch, generator)
-        out = self.model(images)
+        images, masks, content_sizes = augmented(self.augmentation, batch, generator)
+        out = self.model(images, content_sizes)
         coarse = self.coarse_loss(out.coarse_logits, masks)
         refined = self.loss(out.refined_logits, masks, out.coarse_probability)
         iou = iou_term(self.iou_loss, self.model.refiner, out.refinement, masks, images)
@@ -126,5 +126,5 @@ class JointRecipe(Recipe):
 
     def predict(self, batch: Batch, cases: Sequence[int]) -> Prediction:  # noqa: ARG002 - nothing is drawn
         """The refined masks, and the coarse ones they came from."""
-        out = self.model(batch.images)
+        out = self.model(batch.images, batch.content_sizes)
         return Prediction(out.refined_probability, out.coarse_probability)

@@ -33,7 +33,7 @@ def train(
     strategy: str = "auto",
     workers: int = 0,
     checkpoint_every: int | None = 1000,
-    log_every: int = 10,
+    log_every: int | None = 10,
     resume: bool = True,
     tensorboard: bool = True,
     progress: bool = True,
@@ -59,28 +59,30 @@ def train(
         warmup: share of all steps in which the learning rate rises (`cosine_factor`).
         floor: share of the learning rate in the last step.
         seed: of order, augmentation, failures and dropout.
-        precision: Fabric's: "32-true", "bf16-mixed", "16-mixed" …
+        precision: "32-true", or mixed with "bf16-mixed" or "16-mixed"; weights are in 32 bits in any case.
         accelerator: Fabric's: "auto", "cpu", "cuda" …
         devices: how many on each node, which, or "auto".
         num_nodes: machines; start the same command on each as Fabric's documentation says.
-        strategy: Fabric's; "auto" is one device, or DistributedDataParallel on several.
+        strategy: "auto" is one device, or DistributedDataParallel on several; "ddp", "ddp_spawn", "ddp_fork" or
+            "ddp_notebook" choose how its processes start.
         workers: processes that read data ahead.
         checkpoint_every: steps between checkpoints within an epoch; None for none. There is one after each
             epoch in any case.
-        log_every: steps between reports.
-        resume: go on from ``last.pt``; False refuses a folder that has one.
+        log_every: steps between reports; None for one at the end of each epoch.
+        resume: go on from ``last.pt``, which the logger "ultrarefiner" reports (level INFO); False refuses a folder
+            that has one.
         tensorboard: write TensorBoard's files.
         progress: show a progress bar on a terminal.
 
     Returns:
-        What the run reached.
+        What the run reached, and from which step this call went on (``resumed_from``).
 
     Raises:
-        ValueError: a number out of range, an empty data set, parameters in no group, a checkpoint of other
-            settings or a damaged one.
+        ValueError: a number out of range, an empty data set, parameters in no group, a setting that cannot be
+            described, a checkpoint of other settings or other cases, or a damaged one.
         FileExistsError: ``resume`` is False and the folder holds a run.
-        FloatingPointError: the loss is no longer finite.
-        KeyboardInterrupt: the run was stopped; everything is saved.
+        FloatingPointError: the loss or its gradient is no longer finite.
+        KeyboardInterrupt: the run was stopped, be it in its last epoch; everything is saved.
 
     Example:
         >>> import tempfile, torch

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -43,6 +45,12 @@ class Plan:
             message = (
                 "warmup must be the share of all steps that warms up, in [0, 1), and floor the share of the "
                 f"learning rate that is left at the end, in (0, 1]; they are {self.warmup} and {self.floor}."
+            )
+            raise ValueError(message)
+        if self.precision not in PRECISIONS:
+            message = (
+                f"precision must be one of {', '.join(PRECISIONS)}, but it is {self.precision!r}; weights and the "
+                "optimiser stay in 32 bits."
             )
             raise ValueError(message)
         if self.clip_norm is not None and self.clip_norm <= 0:

@@ -135,7 +135,10 @@ class Recipe(ABC):
         """Everything but the weights, as plain values."""
         fields = dataclasses.fields(self)  # type: ignore[arg-type] # subclasses are dataclasses
         names = [field.name for field in fields if not field.name.startswith("_")]
-        return {"recipe": type(self).__qualname__, **{name: describe(getattr(self, name)) for name in names}}
+        return {
+            "recipe": type(self).__qualname__,
+            **{name: describe(getattr(self, name), f"recipe.{name}") for name in names},
+        }
 
 
 def full_precision(tensor: Tensor) -> torch.autocast:
@@ -171,6 +174,26 @@ def check_groups(model: nn.Module, groups: Sequence[ParameterGroup]) -> None:
             f"{' and '.join(homes) or 'none'}; correct parameter_groups(), or freeze the part."
         )
         raise ValueError(message)
+
+
+def inside_content(content_sizes: Tensor, size: Sequence[int]) -> Tensor:
+    """Which pixels of a frame are no padding.
+
+    Args:
+        content_sizes: (height, width) of each image's content, integers (b, 2).
+        size: (height, width) of the frame.
+
+    Returns:
+        Booleans (b, 1, height, width).
+
+    Example:
+        >>> inside_content(torch.tensor([[1, 2]]), (2, 3)).int()[0, 0]
+        tensor([[1, 1, 0],
+                [0, 0, 0]], dtype=torch.int32)
+    """
+    rows = torch.arange(size[0], device=content_sizes.device) < content_sizes[:, :1]
+    columns = torch.arange(size[1], device=content_sizes.device) < content_sizes[:, 1:]
+    return rows[:, None, :, None] & columns[:, None, None, :]
 
 
 def dice_of_images(probability: Float[Tensor, "b k h w"], masks: Float[Tensor, "b k h w"]) -> Float[Tensor, " b"]:

@@ -89,10 +89,10 @@ class RefinerRecipe(Recipe):
 
     def step(self, batch: Batch, generator: torch.Generator) -> StepResult:
         """Damage the masks, refine them, compare."""
-        images, masks = augmented(self.augmentation, batch, generator)
+        images, masks, content_sizes = augmented(self.augmentation, batch, generator)
         with full_precision(masks):
             damaged = self.failures(masks, generator)
-        refinement = self.refiner(images, damaged)
+        refinement = self.refiner(images, damaged, content_sizes=content_sizes)
         refined = self.loss(refinement.logits, masks, damaged)
         iou = iou_term(self.iou_loss, self.refiner, refinement, masks, images)
         terms = {
@@ -111,7 +111,8 @@ class RefinerRecipe(Recipe):
         with full_precision(batch.masks):
             each = [self.failures(mask[None], drawn) for mask, drawn in zip(batch.masks, generators, strict=True)]
         damaged = torch.cat(each)
-        return Prediction(self.refiner(batch.images, damaged).logits.sigmoid(), damaged)
+        refinement = self.refiner(batch.images, damaged, content_sizes=batch.content_sizes)
+        return Prediction(refinement.logits.sigmoid(), damaged)
 
 
 def iou_term(loss: nn.Module, refiner: SAMRefiner, refinement: Refinement, masks: Tensor, images: Tensor) -> Tensor:
@@ -129,6 +130,7 @@ def iou_term(loss: nn.Module, refiner: SAMRefiner, refinement: Refinement, masks
         A scalar.
     """
     candidates = refinement.candidates
-    target = refiner.in_sam_frame(masks, refinement.boxes, images.shape[-2:])
+    with torch.no_grad():  # the regions depend on the coarse mask, but the truth in them is a label
+        target = refiner.in_sam_frame(masks, refinement.boxes, images.shape[-2:])
     value: Tensor = loss(candidates.iou, candidates.logits, target, refinement.prompts.valid)
     return value

@@ -14,6 +14,8 @@ class TrainingResult:
         best_dice: the best mean of the images' Dice in validation; None without validation.
         best_epoch: the epoch (from 0) that reached it first.
         steps: steps of the optimiser, over all resumptions.
+        resumed_from: the step after which this call went on; None if it began anew. Equal to ``steps`` where the
+            run was finished already and nothing was trained.
         folder: where ``best.pt``, ``last.pt`` and the logs are.
     """
 
@@ -21,6 +23,7 @@ class TrainingResult:
     best_epoch: int | None
     steps: int
     folder: Path
+    resumed_from: int | None = None
 
     @property
     def best(self) -> Path:

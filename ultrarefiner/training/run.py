@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,12 +55,13 @@ class Run:
         module: the recipe's step, as Fabric wrapped it.
         optimizer: as Fabric wrapped it.
         stages: what trains when.
+        settings: what makes it this run and no other, as it was when the run began.
         data: the training set.
         validation: the validation set, if there is one.
         logs: the reports.
         progress: where the run is.
         checkpoint_every: steps between checkpoints; None for one at the end of each epoch only.
-        log_every: steps between rows of ``steps.csv``.
+        log_every: steps between rows of ``steps.csv``; None for one at the end of each epoch only.
     """
 
     fabric: Any
@@ -69,12 +71,13 @@ class Run:
     module: Any
     optimizer: Any
     stages: Stages
+    settings: Mapping[str, Any]
     data: TrainingData
     validation: ValidationData | None
     logs: Logs
     progress: Progress
     checkpoint_every: int | None
-    log_every: int
+    log_every: int | None
 
 
 class Parcel:

@@ -1,0 +1,58 @@
+"""Which cases a run is about: what tells two folds of equal size apart."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+
+def describe_cases(dataset: Any) -> dict[str, Any]:
+    """How many cases, their square's side, and a digest of both with the names in their order.
+
+    No case is loaded for it. A data set says its names itself (``names``), or it is a subset or a fitted view of one
+    that does, or a list of cases. Where there are none, the digest knows only the number and the side.
+
+    Args:
+        dataset: as `train` takes it.
+
+    Returns:
+        "cases", "size" (None if unknown) and "digest" (SHA-256).
+
+    Example:
+        >>> from ultrarefiner.data import FittedCases, Phantoms
+        >>> whole = Phantoms(4, size=(32, 32))
+        >>> one, other = (FittedCases(whole.subset([f"phantom {i}" for i in fold]), 32) for fold in ((0, 1), (2, 3)))
+        >>> first, second = describe_cases(one), describe_cases(other)
+        >>> first["cases"] == second["cases"], first["size"], first["digest"] == second["digest"]
+        (True, 32, False)
+    """
+    names, size = _names(dataset), _size(dataset)
+    digest = hashlib.sha256(repr((len(dataset), size, names)).encode()).hexdigest()
+    return {"cases": len(dataset), "size": size, "digest": digest}
+
+
+def _names(dataset: Any) -> list[str] | None:
+    names = getattr(dataset, "names", None)
+    if isinstance(names, Sequence) and not isinstance(names, str) and len(names) == len(dataset):
+        return [str(name) for name in names]
+    inner = getattr(dataset, "dataset", None)
+    if inner is not None:
+        found, indices = _names(inner), getattr(dataset, "indices", None)
+        if found is None or indices is None:
+            return found if indices is None and found is not None and len(found) == len(dataset) else None
+        return [found[index] for index in indices]
+    if isinstance(dataset, (list, tuple)) and all(hasattr(case, "name") for case in dataset):
+        return [str(case.name) for case in dataset]
+    return None
+
+
+def _size(dataset: Any) -> int | None:
+    if isinstance(dataset, (list, tuple)):
+        image = getattr(next(iter(dataset), None), "image", None)
+        return None if image is None else int(image.shape[-1])
+    size = getattr(getattr(dataset, "fit", None), "size", None)
+    if size is not None:
+        return int(size)
+    inner = getattr(dataset, "dataset", None)
+    return None if inner is None else _size(inner)
