@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from ultrarefiner.training import Unfreezing, freeze, is_frozen, unfreeze
+from ultrarefiner.training import CoarseRecipe, Unfreezing, freeze, is_frozen, unfreeze
 
 
 def outputs_while_training(model: nn.Module, part: nn.Module, *, steps: int = 3) -> list[torch.Tensor]:
@@ -95,6 +95,25 @@ def test_what_the_user_froze_never_trains(network) -> None:
     stages.enter(5)
     assert not model.encoder[0].weight.requires_grad
     assert not model.encoder[1].training
+
+
+def test_what_the_user_froze_by_its_parameters_is_still(network, fit) -> None:
+    model = network()
+    model.encoder.requires_grad_(False)
+    before = {name: tensor.clone() for name, tensor in model.encoder.state_dict().items()}
+    stages = Unfreezing().bind(model)
+    stages.enter(0)
+    assert not any(part.training for part in model.encoder.modules())
+    assert model.head.training
+    stages.leave()
+    fit(CoarseRecipe(model, augmentation=None))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.encoder.state_dict().items())
+    # A part of which something trains keeps its dropout and its batch norm.
+    model.encoder[0].weight.requires_grad_(True)
+    Unfreezing().bind(model).enter(0)
+    assert model.encoder.training
+    assert model.encoder[3].training
+    assert not model.encoder[1].training, "its own parameters are frozen"
 
 
 def test_leaving_restores_what_the_user_had(network) -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import csv
 import os
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
 from ultrarefiner.checkpoints import read_tensors
-from ultrarefiner.data import FittedCase
+from ultrarefiner.data import FittedCase, collate
 from ultrarefiner.training import CoarseRecipe, Prediction, StepResult, dice_of_images, freeze
+from ultrarefiner.training.epoch import _check_gradient
+from ultrarefiner.training.run import Run
 
 
 def rows(path):
@@ -198,6 +201,42 @@ def test_a_parameter_in_no_group_or_in_two_is_refused(network, fit) -> None:
         fit(Doubling(network()))
 
 
+def test_a_run_that_cannot_start_leaves_the_model_as_it_was(network, fit) -> None:
+    recipe = Doubling(network(), frozen={"encoder": None})
+    with pytest.raises(ValueError, match=r"head.weight is in coarse and head"):
+        fit(recipe)
+    assert all(parameter.requires_grad for parameter in recipe.network.parameters())
+    loss = nn.BCEWithLogitsLoss()
+    loss.how = lambda x: x
+    unspeakable = CoarseRecipe(recipe.network, loss=loss, frozen={"encoder": None})
+    with pytest.raises(ValueError, match=r"recipe.loss.how must be something that a checkpoint can describe"):
+        fit(unspeakable)
+    assert all(parameter.requires_grad for parameter in recipe.network.parameters())
+
+
+@pytest.mark.parametrize("name", ["log_every", "checkpoint_every"])
+def test_steps_between_reports_are_at_least_one_or_none(coarse, fit, tmp_path, name) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be at least 1 step, or None for each epoch's end only, .* 0"):
+        fit(coarse(), **{name: 0})
+    result = fit(coarse(), **{name: None})
+    assert len(rows(result.folder / "steps.csv")) == 2
+
+
+def test_strategies_that_split_the_model_are_refused(coarse, fit) -> None:
+    with pytest.raises(ValueError, match=r"strategy must be one of auto, ddp, .*, but it is 'fsdp'; each process"):
+        fit(coarse(), strategy="fsdp")
+
+
+def test_a_network_of_another_resolution(network, fit, other_cases) -> None:
+    model = nn.Sequential(nn.AvgPool2d(2), network())
+    recipe = CoarseRecipe(model, learning_rate=0.01)
+    result = fit(recipe, validation=other_cases, precision="bf16-mixed")
+    assert 0 <= result.best_dice <= 1
+    batch = collate(other_cases)
+    logits = nn.functional.interpolate(model(batch.images), (32, 32), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(recipe.predict(batch, [0, 1, 2]).probability, logits.sigmoid())
+
+
 def test_empty_sets_are_refused(coarse, fit) -> None:
     with pytest.raises(ValueError, match=r"dataset must hold at least one case"):
         fit(coarse(), dataset=[])
@@ -228,6 +267,44 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(network, fit
     saved = read_tensors(tmp_path / "run" / "last.pt")
     assert saved["progress"]["step"] == 4
     assert all(tensor.isfinite().all() for tensor in saved["model"].values())
+
+
+@dataclass(frozen=True, eq=False)
+class Rooted(CoarseRecipe):
+    """From the third step on the root of 0: a finite loss, a gradient that is not."""
+
+    def step(self, batch, generator) -> StepResult:
+        result = super().step(batch, generator)
+        SEEN.append(1)
+        root = (self.network.head.bias * 0).sum().sqrt() if len(SEEN) > 2 else 0
+        return result._replace(loss=result.loss + root)
+
+
+@pytest.mark.parametrize("clip_norm", [None, 1.0])
+def test_a_gradient_that_is_not_finite_stops_the_run_before_its_step(network, fit, tmp_path, clip_norm) -> None:
+    SEEN.clear()
+    recipe = Rooted(network())
+    with pytest.raises(
+        FloatingPointError, match=r"the loss was finite, but the norm of its gradient became nan in ste"
+    ):
+        fit(recipe, checkpoint_every=1, log_every=100, clip_norm=clip_norm)
+    saved = read_tensors(tmp_path / "run" / "last.pt")
+    assert saved["progress"]["step"] == 2
+    assert all(tensor.isfinite().all() for tensor in saved["model"].values())
+    assert all(parameter.isfinite().all() for parameter in recipe.network.parameters())
+
+
+@pytest.mark.parametrize("clip_norm", [None, 1.0])
+def test_a_scaler_is_left_to_skip_the_step(clip_norm) -> None:
+    layer = nn.Linear(1, 1)
+    layer.weight.grad = torch.full((1, 1), torch.inf)
+    fabric = SimpleNamespace(
+        strategy=SimpleNamespace(precision=SimpleNamespace(scaler=torch.amp.GradScaler("cpu"))),
+        clip_gradients=lambda module, optimizer, **options: torch.tensor(torch.inf),
+    )
+    run = object.__new__(Run)
+    vars(run).update(fabric=fabric, module=layer, optimizer=None, plan=SimpleNamespace(clip_norm=clip_norm))
+    _check_gradient(run)
 
 
 @dataclass(frozen=True, eq=False)
@@ -281,17 +358,26 @@ def test_an_interrupted_run_saves_says_how_to_go_on_and_does(
         assert (again.folder / name).read_bytes() == (whole.folder / name).read_bytes()
 
 
-def test_an_interrupt_in_the_last_epoch_ends_the_run(network, fit, other_cases) -> None:
+def test_an_interrupt_in_the_last_epoch_is_not_swallowed(network, fit, other_cases, tmp_path) -> None:
     SEEN.clear()
-    assert fit(Interrupted(network(), moment=6), validation=other_cases).steps == 6
+    with pytest.raises(KeyboardInterrupt, match=r"asked to stop, but all 2 epochs are done; everything is saved in"):
+        fit(Interrupted(network(), moment=6), validation=other_cases)
+    assert read_tensors(tmp_path / "run" / "last.pt")["progress"]["step"] == 6
+    again = fit(Interrupted(network(), moment=10**6), validation=other_cases)
+    assert again.steps == again.resumed_from == 6
 
 
-def test_a_finished_run_is_only_read(coarse, fit) -> None:
+def test_a_finished_run_is_only_read_and_says_so(coarse, fit, caplog) -> None:
     first = coarse()
-    result = fit(first)
+    with caplog.at_level("INFO", "ultrarefiner"):
+        result = fit(first)
+    assert result.resumed_from is None
+    assert not caplog.records
     time = result.last.stat().st_mtime_ns
     again = coarse()
-    assert fit(again) == result
+    with caplog.at_level("INFO", "ultrarefiner"):
+        assert fit(again) == replace(result, resumed_from=6)
+    assert "is of a finished run (2 epochs, 6 steps): nothing is left to train" in caplog.text
     assert result.last.stat().st_mtime_ns == time
     assert same(weights(first.network), weights(again.network))
 

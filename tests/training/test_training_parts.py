@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import signal
 import threading
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,12 +18,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils.data import Dataset, Subset
 
-from ultrarefiner.data import Augmentation
+from ultrarefiner.data import Augmentation, FittedCases, Phantoms
 from ultrarefiner.losses import QualityAwareLoss
 from ultrarefiner.simulation import SimpleFailures
 from ultrarefiner.training import cosine_factor
 from ultrarefiner.training.averages import Averages
+from ultrarefiner.training.identity import describe_cases
 from ultrarefiner.training.loading import SharedBatches
 from ultrarefiner.training.logs import MetricsFile
 from ultrarefiner.training.plan import Plan
@@ -90,6 +96,7 @@ def test_order_follows_seed_and_epoch() -> None:
         ({"warmup": 1.0}, r"warmup must be the share of all steps that warms up, in \[0, 1\)"),
         ({"floor": 0.0}, r"left at the end, in \(0, 1\]; they are 0.05 and 0.0"),
         ({"clip_norm": 0.0}, "clip_norm must be positive, or None for no clipping"),
+        ({"precision": "16-true"}, "precision must be one of 32-true, bf16-mixed, 16-mixed, but it is '16-true'"),
     ],
 )
 def test_plan_complains(options, sentence: str) -> None:
@@ -123,6 +130,89 @@ def test_descriptions_of_the_parts_hold_their_options() -> None:
         assert first_difference(describe(one), describe(other)) is not None
 
 
+def scaled(images, *, by):
+    return images * by
+
+
+def enclosing(by):
+    def damage(images):
+        return images * by
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (partial(scaled, by=1), partial(scaled, by=2)),
+        (partial(scaled, 1), partial(scaled, 2)),
+        (partial(scaled), partial(enclosing)),
+        (enclosing(1), enclosing(2)),
+        (SimpleFailures(chance=0.1).__call__, SimpleFailures(chance=0.2).__call__),
+        (torch.zeros(2), torch.ones(2)),
+        (np.zeros(2), np.ones(2)),
+        (np.int64(1), np.int64(2)),
+        ({"a": {1, 2}}, {"a": {1, 3}}),
+        (SimpleNamespace(inner=SimpleNamespace(power=1)), SimpleNamespace(inner=SimpleNamespace(power=2))),
+        (torch.float16, torch.float32),
+        (Path("a"), Path("b")),
+        (nn.ReLU, nn.GELU),
+    ],
+)
+def test_what_differs_is_described_differently_and_only_by_plain_values(one, other) -> None:
+    assert json.dumps(describe(one)) == json.dumps(describe(copy.deepcopy(one)))
+    assert describe(one) != describe(other)
+
+
+def test_what_cannot_be_described_is_refused() -> None:
+    ring: dict = {}
+    ring["again"] = ring
+
+    class Addressed(nn.Module):
+        def __repr__(self):
+            return object.__repr__(self)
+
+    for value, reason in (
+        (lambda images: images, "all lambdas have the same name"),
+        (torch.Generator(), "it has no attributes that say what it is"),
+        (object(), "it has no attributes"),
+        (iter([1]), "it has no attributes"),
+        (ring, "nested more than 30 deep, or holds itself"),
+        (Addressed(), "what it prints holds an address"),
+    ):
+        with pytest.raises(ValueError, match=rf"recipe.part\S* must be something that .*{reason}.*a method settings"):
+            describe(value, "recipe.part")
+
+
+def test_cases_are_known_by_their_names_order_and_size(cases) -> None:
+    whole = Phantoms(6, size=(32, 32))
+
+    def fold(*numbers, size=32):
+        return FittedCases(whole.subset([f"phantom {number}" for number in numbers]), size)
+
+    base = describe_cases(fold(0, 1))
+    assert base == describe_cases(fold(0, 1)) == describe_cases(Subset(FittedCases(whole, 32), [0, 1]))
+    assert base["cases"] == 2
+    assert base["size"] == 32
+    listed = describe_cases(cases[:2])
+    digests = [
+        each["digest"] for each in (base, describe_cases(fold(0, 2)), describe_cases(fold(0, 1, size=48)), listed)
+    ]
+    digests.append(describe_cases(Subset(FittedCases(whole, 32), [1, 0]))["digest"])
+    assert len(set(digests)) == 5
+    assert describe_cases(cases[:2]) == listed == describe_cases(tuple(cases[:2]))
+
+    class Nameless(Dataset):
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            raise NotImplementedError
+
+    assert describe_cases(Nameless())["size"] is None
+    assert describe_cases(Nameless())["digest"] not in digests
+
+
 @pytest.mark.parametrize(
     ("saved", "current", "expected"),
     [
@@ -131,6 +221,7 @@ def test_descriptions_of_the_parts_hold_their_options() -> None:
         ({"a": 1}, {"a": 1, "b": 2}, ("b", "absent", 2)),
         ({"a": 1, "b": 2}, {"a": 1}, ("b", 2, "absent")),
         ({"a": None}, {"a": {"b": 1}}, ("a", None, {"b": 1})),
+        ({"a": float("nan")}, {"a": float("nan")}, None),
     ],
 )
 def test_first_difference(saved, current, expected) -> None:

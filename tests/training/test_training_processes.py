@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
-from ultrarefiner.training import CoarseRecipe, JointRecipe, train
+from ultrarefiner.training import CoarseRecipe, JointRecipe, RefinerRecipe, train
+from ultrarefiner.training.epoch import share_buffers
+from ultrarefiner.training.hardware import make_fabric
 
 
 def network() -> nn.Module:
@@ -62,3 +65,29 @@ def test_two_processes_train_a_refiner_with_parameters_that_get_no_gradient(ultr
     assert any(name.startswith("coarse.head") for name in moved)
     assert any("mask_decoder" in name for name in moved)
     assert not any("image_encoder" in name for name in moved)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["coarse", "refiner"])
+def test_fewer_cases_to_validate_than_processes(kind, ultra, coarse, cases, tmp_path: Path) -> None:
+    # The second process has no case, so it does not know what the recipe scores; batch norm saw other images in it.
+    recipe = coarse() if kind == "coarse" else RefinerRecipe(ultra().refiner, augmentation=None)
+    options = {"epochs": 1, "batch_size": 2, "validation": cases[:1], "accelerator": "cpu", "tensorboard": False}
+    result = train(recipe, cases, folder=tmp_path, devices=2, strategy="ddp_spawn", **options)
+    assert 0 <= result.best_dice <= 1
+    columns = (tmp_path / "metrics.csv").read_text().splitlines()[0]
+    assert ("validation/coarse_dice" in columns) is (kind == "refiner")
+
+
+def say_buffers(fabric, module: nn.Module) -> None:
+    torch.manual_seed(fabric.global_rank)
+    module[0].running_mean.normal_()
+    share_buffers(SimpleNamespace(fabric=fabric, recipe=SimpleNamespace(module=module)))
+    torch.manual_seed(0)
+    assert torch.equal(module[0].running_mean, torch.zeros(3).normal_())
+
+
+@pytest.mark.slow
+def test_all_processes_validate_the_first_ones_batch_norm() -> None:
+    fabric = make_fabric("ddp_spawn", accelerator="cpu", devices=2)
+    fabric.launch(say_buffers, nn.Sequential(nn.BatchNorm2d(3)))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from ultrarefiner.data import collate
+from ultrarefiner.data import Augmentation, Batch, collate
 from ultrarefiner.refinement import LearnedGate, ROICropper
 from ultrarefiner.sam import build_sam
 from ultrarefiner.systems import SAMRefiner
@@ -21,6 +22,8 @@ from ultrarefiner.training import (
     load_coarse,
     load_refiner,
 )
+from ultrarefiner.training.coarse import augmented
+from ultrarefiner.training.refiner import iou_term
 
 
 @pytest.fixture
@@ -69,6 +72,76 @@ def test_refiner_step_damages_and_scores(ultra, batch) -> None:
     torch.testing.assert_close(result.loss, refined + 0.1 * iou)
     torch.testing.assert_close(result.terms["coarse_dice"], dice_of_images(damaged, batch.masks).mean())
     assert 0.3 < result.terms["coarse_dice"] < 1
+
+
+@pytest.fixture
+def narrow():
+    """Images whose content is the upper left of the frame, the lesion at its right edge."""
+    mask = torch.zeros(2, 1, 32, 32)
+    mask[:, :, 4:14, 8:16] = 1
+    sizes = torch.tensor([[20, 16], [20, 16]])
+    image = 0.2 + 0.6 * mask
+    image[..., 20:, :] = image[..., 16:] = 0
+    return Batch(image, mask, ("a", "b"), sizes, sizes)
+
+
+@pytest.mark.parametrize("kind", ["refiner", "joint"])
+def test_regions_stay_inside_the_content(ultra, narrow, kind) -> None:
+    model = ultra()
+    model.refiner.cropper = ROICropper(expand=0.5)
+    seen = []
+    model.refiner.register_forward_hook(lambda module, inputs, options, out: seen.append(out.boxes), with_kwargs=True)
+    model.coarse.forward = lambda images: 20 * narrow.masks - 10 + 0 * images
+    recipe = (RefinerRecipe if kind == "refiner" else JointRecipe)(model.refiner if kind == "refiner" else model)
+    with torch.no_grad():
+        recipe.predict(narrow, [0, 1])
+    assert (seen.pop()[..., 2] <= 16).all()
+    step(replace(recipe, augmentation=None), narrow)
+    assert (seen.pop()[..., 2] <= 16).all()
+    if kind == "refiner":  # mirrored, the content ends at the frame's right edge, and the lesion is left of its middle
+        mirrored = Augmentation(
+            flip=1.0, rotation=0.0, scale=(1.0, 1.0), translation=0.0, gamma=(1.0, 1.0), gain=(1.0, 1.0)
+        )
+        step(replace(recipe, augmentation=mirrored), narrow)
+        box = seen.pop()
+        assert (box[..., 0] < 16).all()
+        assert (box[..., 2] > 20).all()
+
+
+def test_augmented_content_goes_where_the_image_goes(narrow, generator) -> None:
+    images, masks, content = augmented(Augmentation(gamma=(1.0, 1.0), blur=0.0), narrow, generator)
+    assert masks.shape == narrow.masks.shape
+    assert not torch.equal(masks, narrow.masks)
+    for image, (height, width) in zip(images, content.tolist(), strict=True):
+        rows, columns = (torch.nonzero((image[0] > 0.15).any(dim))[-1].item() + 1 for dim in (1, 0))
+        assert abs(height - rows) <= 1
+        assert abs(width - columns) <= 1
+    assert torch.equal(augmented(None, narrow, generator)[2], narrow.content_sizes)
+
+    class Away(nn.Module):
+        def forward(self, images, masks, generator):
+            return 0 * images, 0 * masks
+
+    gone = augmented(Away(), narrow, generator)[2]
+    assert gone.tolist() == [[1, 1], [1, 1]]
+
+
+def test_the_truth_in_a_region_is_a_label(ultra, batch) -> None:
+    refiner = ultra().refiner
+    refiner.cropper = ROICropper(expand=0.2)
+    damaged = batch.masks.clone().requires_grad_()
+    refinement = refiner(batch.images, damaged)
+    assert refinement.boxes.requires_grad
+    labels = []
+
+    class Recording(nn.Module):
+        def forward(self, iou, logits, target, valid):
+            labels.append(target)
+            return iou.mean()
+
+    iou_term(Recording(), refiner, refinement, batch.masks, batch.images)
+    assert not labels[0].requires_grad
+    assert labels[0].max() > 0.9
 
 
 def test_refiner_validation_is_the_same_whatever_the_batch(ultra, cases) -> None:
@@ -182,6 +255,14 @@ def test_three_phases_hand_over(ultra, network, fit, other_cases, tmp_path) -> N
     load_refiner(again.refiner, phase3.last)
     for name, tensor in model.state_dict().items():
         assert torch.equal(again.state_dict()[name], tensor)
+
+
+def test_a_setting_that_changes_gradients_only_does_not_stop_the_handover(ultra, fit) -> None:
+    model = ultra()
+    path = fit(RefinerRecipe(model.refiner, augmentation=None), epochs=1).last
+    other = SAMRefiner(build_sam("tiny", image_size=64), through_crop=True)
+    load_refiner(other, path)
+    assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in model.refiner.state_dict().items())
 
 
 def test_handover_complaints(ultra, network, fit, tmp_path) -> None:

@@ -15,7 +15,8 @@ import ultrarefiner
 from ultrarefiner.checkpoints import read_tensors, write_tensors
 from ultrarefiner.losses import DiceBCELoss
 from ultrarefiner.prompts import DifferentiablePromptExtractor
-from ultrarefiner.training import CoarseRecipe, JointRecipe
+from ultrarefiner.refinement import LearnedGate, ROICropper
+from ultrarefiner.training import CoarseRecipe, JointRecipe, RefinerRecipe
 
 KILLER = Path(__file__).with_name("kill_repeatedly.py")
 
@@ -88,6 +89,62 @@ def test_every_step_can_be_the_last_one_saved(network, fit, cases, tmp_path) -> 
         assert (folder / "steps.csv").read_bytes() == (tmp_path / "whole" / "steps.csv").read_bytes()
 
 
+def recipe_of(kind: str, ultra, network):
+    """Each phase with all that it can have: augmentation, dropout, failures, regions, a gate, an anchor, stages."""
+    if kind == "coarse":
+        return CoarseRecipe(network(), learning_rate=0.01)
+    model = ultra(gate=LearnedGate())
+    model.refiner.cropper = ROICropper(expand=0.2)
+    if kind == "refiner":
+        return RefinerRecipe(model.refiner, learning_rate=1e-3)
+    return JointRecipe(model, coarse_learning_rate=0.01, anchor_weight=0.5, freeze_coarse_epochs=1)
+
+
+@pytest.mark.parametrize("kind", ["coarse", "refiner", "joint"])
+def test_each_phase_resumes_exactly(kind, ultra, network, fit, cases, other_cases, tmp_path, caplog) -> None:
+    class Unplugged(list):
+        left = 9  # cases: into the second epoch
+
+        def __getitem__(self, index):
+            self.left -= 1
+            if self.left < 0:
+                raise UnpluggedError
+            return super().__getitem__(index)
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # a gate draws its weights
+        whole = recipe_of(kind, ultra, network)
+    start = {name: tensor.clone() for name, tensor in whole.module.state_dict().items()}
+    broken = recipe_of(kind, ultra, network)
+    broken.module.load_state_dict(start)
+    with pytest.raises(UnpluggedError):
+        fit(broken, dataset=Unplugged(cases), validation=other_cases, checkpoint_every=1)
+    expected = fit(whole, folder=tmp_path / "whole", validation=other_cases)
+    resumed = recipe_of(kind, ultra, network)
+    with caplog.at_level("INFO", "ultrarefiner"):
+        again = fit(resumed, validation=other_cases)
+    assert (again.steps, again.resumed_from, again.best_dice) == (6, 4, expected.best_dice)
+    assert "after step 4, in epoch 2 of 2" in caplog.text
+    final = resumed.module.state_dict()
+    assert any(not torch.equal(tensor, final[name]) for name, tensor in start.items())
+    for name, tensor in whole.module.state_dict().items():
+        assert torch.equal(final[name], tensor), name
+
+
+def test_other_cases_of_equal_number_are_refused(coarse, fit, cases, other_cases) -> None:
+    fit(coarse(), dataset=cases[:3], validation=cases[3:])
+    with pytest.raises(
+        ValueError,
+        match=r"by a run with another training set: it was 3 cases of side 32 with the digest .*, but now .* 3",
+    ):
+        fit(coarse(), dataset=other_cases, validation=cases[3:])
+    with pytest.raises(ValueError, match=r"another validation set: it was 3 cases .*or train into another folder"):
+        fit(coarse(), dataset=cases[:3], validation=other_cases)
+    with pytest.raises(ValueError, match=r"another validation set: it was 3 cases .*, but now it is none"):
+        fit(coarse(), dataset=cases[:3])
+    assert fit(coarse(), dataset=cases[:3], validation=cases[3:]).resumed_from == 4
+
+
 def test_an_anchor_remembers_where_it_began(ultra, fit) -> None:
     model = ultra()
     start = {name: tensor.clone() for name, tensor in model.coarse.state_dict().items()}
@@ -134,7 +191,21 @@ def test_damaged_and_foreign_checkpoints_are_refused(coarse, fit, tmp_path) -> N
     with pytest.raises(ValueError, match=r"last.pt .* is truncated or damaged"):
         fit(coarse())
     write_tensors(last, {"state_dict": {}})
-    with pytest.raises(ValueError, match=r"not a checkpoint of a run \(format 1\): it holds state_dict"):
+    with pytest.raises(
+        ValueError, match=r"not a checkpoint of a run \(format 1\): it holds state_dict, and lacks model"
+    ):
+        fit(coarse())
+
+
+@pytest.mark.parametrize("missing", ["scaler", "auxiliary", "progress.best_dice", "model.head.weight"])
+def test_a_checkpoint_that_lacks_something_is_refused(coarse, fit, missing) -> None:
+    last = fit(coarse()).last
+    content = read_tensors(last)
+    place, _, key = missing.partition(".")
+    del (content[place] if key else content)[key or place]
+    write_tensors(last, content)
+    sentence = r"1 tensors are missing.*first head.weight" if key == "head.weight" else rf"and lacks {missing}\. Train"
+    with pytest.raises(ValueError, match=sentence):
         fit(coarse())
 
 

@@ -33,7 +33,7 @@ class FittedCase:
 
 
 PADDING_GREY = 0.449
-"""What pads images: the mean of SAM's three mean colours over 255, so that padding is near 0 after SAM's normalisation."""
+"""Pads images: the mean of SAM's three mean colours over 255, near 0 after SAM's normalisation."""
 
 
 class FitToSquare:

@@ -1,0 +1,38 @@
+"""The scripts that a newcomer runs. Minutes long: ``pytest -m slow tests/test_examples.py``."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def run(script: str, *arguments: str) -> str:
+    command = [sys.executable, str(EXAMPLES / script), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.slow
+def test_the_quickstart_ends_with_the_table_and_the_picture(tmp_path: Path) -> None:
+    printed = run("quickstart.py", "--out", str(tmp_path))
+    assert "| Dice" in printed
+    assert (tmp_path / "panels.png").stat().st_size > 10_000
+    assert len((tmp_path / "cases.csv").read_text().splitlines()) > 40
+
+
+@pytest.mark.slow
+def test_the_three_phases_run_small_one_after_the_other(tmp_path: Path) -> None:
+    for script in ("phase1_coarse.py", "phase2_refiner.py", "phase3_joint.py"):
+        printed = run(script, "--small", "--epochs", "1", "--out", str(tmp_path))
+        assert "TrainingResult" in printed or "after phase 3" in printed
+    assert (tmp_path / "phantoms" / "after_phase_3" / "panels.png").exists()
+    assert "no phase has seen" in printed
+
+
+@pytest.mark.parametrize("script", ["quickstart.py", "phase1_coarse.py", "phase2_refiner.py", "phase3_joint.py"])
+def test_every_script_says_what_it_does(script: str) -> None:
+    assert "python examples/" in run(script, "--help")
