@@ -7,6 +7,7 @@ import torch
 
 from ultrarefiner.data.augmentation import Augmentation, add_speckle, blur_randomly
 from ultrarefiner.data.batches import FittedCases, collate
+from ultrarefiner.data.fit import PADDING_GREY, FitToSquare
 from ultrarefiner.data.phantoms import Phantoms
 
 STILL: dict[str, Any] = {
@@ -129,12 +130,28 @@ def test_each_image_is_drawn_for_itself() -> None:
     assert len({tuple(image.flatten().tolist()) for image in moved}) == 6
 
 
-def test_padding_and_empty_masks_stay_black(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
-    tone = Augmentation(**{**STILL, "gamma": (0.5, 2.0), "gain": (0.5, 1.5), "speckle": 0.5})
+def test_padding_stays_grey_and_empty_masks_empty(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+    tone = Augmentation(**{**STILL, "gamma": (0.5, 2.0), "gain": (0.5, 1.5), "speckle": 0.5, "blur": 2.0})
     images, _ = tone(*batch, _seeded())
-    assert images[:, :, 48:].abs().sum() == 0
+    assert (images[:, :, 48:] == PADDING_GREY).all()
+    assert (images[:, :, :48] - batch[0][:, :, :48]).abs().mean() > 0.02
     _, masks = Augmentation()(batch[0], torch.zeros_like(batch[1]), _seeded())
     assert masks.sum() == 0
+
+
+def test_padding_moves_with_the_picture_and_what_comes_into_view_is_padding() -> None:
+    square = FitToSquare(64).image(torch.full((1, 1, 32, 64), 0.9))
+    flipped, _ = Augmentation(**{**STILL, "flip": 1.0, "gain": (0.5, 0.5)})(
+        FitToSquare(64).image(torch.full((1, 1, 64, 32), 0.9)), torch.zeros(1, 1, 64, 64), _seeded()
+    )
+    assert (flipped[..., :32] == PADDING_GREY).all()
+    torch.testing.assert_close(flipped[..., 32:], torch.full((1, 1, 64, 32), 0.45), atol=1e-4, rtol=0)
+    smaller, _ = Augmentation(**{**STILL, "scale": (0.5, 0.5)})(square, torch.zeros(1, 1, 64, 64), _seeded())
+    content = smaller != PADDING_GREY
+    rows, columns = content[0, 0].nonzero(as_tuple=True)
+    # From (0 to 32, 0 to 64) towards the frame's centre, (32, 32); no darker seam between content and padding.
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == pytest.approx((16, 31, 16, 47), abs=1)
+    assert smaller[content].min() > PADDING_GREY + 0.15
 
 
 def test_speckle_is_multiplicative() -> None:

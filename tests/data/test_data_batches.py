@@ -49,6 +49,26 @@ def test_cases_are_fitted_and_read_once() -> None:
     assert len(list(fresh)) == 3  # type: ignore[call-overload] # by index, until it ends
 
 
+def test_what_is_kept_takes_five_bytes_a_pixel_and_loses_nothing() -> None:
+    source = Phantoms(2, size=(32, 48))
+    fitted = FittedCases(source, 24)
+    first, again = fitted[0], fitted[0]
+    assert first.mask.dtype == again.mask.dtype == torch.float32
+    assert torch.equal(again.mask, FitToSquare(24).mask(source[0].mask))
+    assert fitted._kept is not None
+    kept = fitted._kept[0]
+    assert kept.image.nbytes + kept.mask.nbytes == 5 * 24 * 24
+
+
+def test_fitted_cases_say_what_they_are_of() -> None:
+    source = _Counting(2)
+    fitted = FittedCases(source, 24)
+    assert (fitted.names, fitted.size, fitted.unseen) == (("phantom 0", "phantom 1"), 24, False)
+    source.unseen = True
+    assert fitted.unseen
+    assert source.drawn == 0
+
+
 def test_an_index_outside_is_named() -> None:
     with pytest.raises(IndexError, match=r"index must be in 0 to 2, got 3"):
         FittedCases(Phantoms(3, size=(32, 32)), 16)[3]

@@ -108,8 +108,6 @@ def busuclm(tmp_path: Path, draw: Draw) -> Path:
     for name, colour in (("ALWI_000", GREEN), ("ALWI_001", BLACK), ("COPE_000", RED), ("COPE_001", (255, 255, 255))):
         draw(f"BUS-UCLM/images/{name}.png", (51, 51, 51))
         draw(f"BUS-UCLM/masks/{name}.png", colour, box=(0, 3, 0, 8))
-    draw("BUS-UCLM/images/COPE_002.png", size=(5, 8))
-    draw("BUS-UCLM/masks/COPE_002.png", RED)
     return tmp_path
 
 
@@ -119,14 +117,24 @@ def test_busuclm_by_patient_with_labels_from_the_colours(busuclm: Path) -> None:
     assert dataset.groups == ("patient ALWI", "patient ALWI", "patient COPE", "patient COPE")
     assert dataset.labels == ("benign", "normal", "malignant", "unknown")
     assert [case.mask.mean().item() for case in (dataset[0], dataset[1], dataset[2])] == [0.5, 0.0, 0.5]
-    assert dataset.left_out == ("COPE_002",)
+    assert dataset.left_out == ()
     assert BUSUCLM(busuclm).names == ("ALWI_000", "COPE_000", "COPE_001")
+
+
+def test_busuclm_says_what_it_leaves_out(busuclm: Path, draw: Draw) -> None:
+    for number in (2, 3):
+        draw(f"BUS-UCLM/images/COPE_00{number}.png", size=(5, 8))
+        draw(f"BUS-UCLM/masks/COPE_00{number}.png", RED)
+    with pytest.warns(UserWarning, match=r"2 images were left out, because .*; the first is 'COPE_002'"):
+        dataset = BUSUCLM(busuclm)
+    assert dataset.left_out == ("COPE_002", "COPE_003")
+    assert dataset.names == ("ALWI_000", "COPE_000", "COPE_001")
 
 
 def test_busuclm_takes_labels_from_its_table(busuclm: Path, draw: Draw) -> None:
     table = busuclm / "BUS-UCLM" / "INFO.csv"
     rows = [f"{name}.png;{label};No" for name, label in (("ALWI_000", "Benign"), ("ALWI_001", "Normal"))]
-    rows += [f"COPE_00{number}.png;Malignant;No" for number in range(3)]
+    rows += [f"COPE_00{number}.png;Malignant;No" for number in range(2)]
     table.write_text("Image;Label;Doppler\n" + "\n".join(rows) + "\n")
     assert BUSUCLM(busuclm, normal=True).labels == ("benign", "normal", "malignant", "malignant")
     table.write_text("Image;Label\nALWI_000.png;Benign\n")

@@ -48,8 +48,18 @@ def test_normal_images_are_asked_for(root: Path) -> None:
 
 def test_groups_come_from_a_table(root: Path) -> None:
     table = root / "groups.csv"
-    table.write_text("case,group\nbenign (1),7\nmalignant (1),7\nbenign (2),8\nbenign (999),9\n")
-    assert BUSI(root, groups=table).groups == ("group 7", "group 8", "benign (10)", "group 7")
+    table.write_text("case,group\nbenign (1),7\nmalignant (1),7\nbenign (2),8\nbenign (10),3\nbenign (999),9\n")
+    assert BUSI(root, groups=table).groups == ("group 7", "group 8", "group 3", "group 7")
+
+
+def test_a_table_of_groups_without_the_cases_gets_a_sentence(root: Path) -> None:
+    table = root / "groups.csv"
+    table.write_text("case,group\nbenign (1),7\nmalignant (1),7\nbenign (2),8\n")
+    with pytest.raises(ValueError, match=r"no group to 1 of the 4 cases, the first is 'benign \(10\)'; a case without"):
+        BUSI(root, groups=table)
+    table.write_text("case,group\nbenign (1).png,7\nbenign (2).png,7\n")
+    with pytest.raises(ValueError, match=r"no group to 4 of the 4 cases, the first is 'benign \(1\)'"):
+        BUSI(root, groups=table)
 
 
 def test_a_broken_layout_gets_a_sentence(root: Path, draw: Draw) -> None:

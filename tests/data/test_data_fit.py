@@ -9,7 +9,8 @@ from PIL import Image
 from segment_anything.utils.transforms import ResizeLongestSide
 
 from ultrarefiner.data.cases import Case
-from ultrarefiner.data.fit import FitToSquare
+from ultrarefiner.data.fit import PADDING_GREY, FitToSquare
+from ultrarefiner.sam import SAMInput
 
 SIZES = st.tuples(st.integers(1, 70), st.integers(1, 70))
 
@@ -36,7 +37,8 @@ def test_there_and_back(original: tuple[int, int], size: int) -> None:
     ones = fit.image(torch.ones(1, *original))
     assert ones.shape == (1, size, size)
     assert torch.allclose(ones[:, :height, :width], torch.ones(1), atol=1e-6)
-    assert ones[:, height:].abs().sum() + ones[:, :, width:].abs().sum() == 0
+    assert (ones[:, height:] == PADDING_GREY).all()
+    assert (ones[:, :, width:] == PADDING_GREY).all()
     assert torch.allclose(fit.restore(ones, original), torch.ones(1, *original), atol=1e-6)
 
 
@@ -102,7 +104,16 @@ def test_a_case_is_fitted_whole() -> None:
     fitted = FitToSquare(100)(case)
     assert (fitted.name, fitted.content_size, fitted.original_size) == ("a", (60, 100), (30, 50))
     assert fitted.mask.sum() == 6000
-    assert fitted.image[:, 60:].sum() == 0
+    assert (fitted.image[:, 60:] == PADDING_GREY).all()
+    assert fitted.mask[:, 60:].sum() == 0
+
+
+def test_sam_sees_padding_as_its_own() -> None:
+    """SAM pads with 0 after normalising; black padding would reach it as -2."""
+    fitted = FitToSquare(64).image(torch.rand(1, 1, 30, 50))
+    seen = SAMInput(64)(fitted)
+    assert seen[..., 38:, :].abs().max() < 0.2
+    assert SAMInput(64)(torch.zeros(1, 1, 64, 64)).max() < -1.7
 
 
 def test_empty_stays_empty_and_full_stays_full() -> None:

@@ -108,6 +108,8 @@ def test_folds_are_saved_as_text_and_loaded(tmp_path: Path) -> None:
     assert lines[:5] == ["# ultrarefiner folds", "# folds\t2", "# seed\t7", "# cases\t5", "name\tfold"]
     assert lines[5] == f"bénigne (0)\t{drawn.assignment['bénigne (0)']}"
     assert [item.name for item in tmp_path.iterdir()] == ["folds.tsv"]
+    drawn.save(tmp_path / "new" / "folds.tsv")
+    assert Folds.load(tmp_path / "new" / "folds.tsv") == drawn
     own = Folds(assignment={"a": 0}, count=3, seed=None)
     own.save(path)
     assert Folds.load(path) == own

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -51,6 +52,12 @@ def test_metrics_follow_their_definitions(
     back = surface_distances(target, prediction, spacing)
     assert metrics.hd95 == pytest.approx(max(np.percentile(there, 95), np.percentile(back, 95)), abs=1e-4)
     assert metrics.assd == pytest.approx(np.concatenate([there, back]).mean(), abs=1e-4)
+
+
+def test_monai_warns_nobody() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert segmentation_metrics(SQUARE, SQUARE.roll(1, -1)).hd95 == 1.0
 
 
 def test_a_perfect_mask() -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
+import numpy as np
 import pytest
 import torch
+from scipy.ndimage import binary_erosion, distance_transform_edt
 from torch import Tensor, nn
 
 from ultrarefiner.data import Case
 from ultrarefiner.evaluation import evaluate
 from ultrarefiner.sam import build_sam
 from ultrarefiner.systems import SAMRefiner, UltraRefiner
+from ultrarefiner.types import Refinement
 
 
 @dataclasses.dataclass
@@ -99,3 +102,112 @@ def test_a_missed_lesion_counts_with_the_diagonal() -> None:
 def test_no_cases_get_a_sentence() -> None:
     with pytest.raises(ValueError, match="cases must hold at least one case"):
         evaluate(model(), Drawn(sizes=()), size=64)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0, -3.0, float("nan")])
+def test_a_threshold_that_is_no_probability_gets_a_sentence(threshold: float) -> None:
+    with pytest.raises(ValueError, match=f"threshold must be a probability between 0 and 1.*got {threshold}"):
+        evaluate(model(), Drawn(), size=64, threshold=threshold)
+
+
+def test_counts_without_a_meaning_get_a_sentence() -> None:
+    with pytest.raises(ValueError, match="batch_size must be at least 1 and panels at least 0; got 0 and 5"):
+        evaluate(model(), Drawn(), size=64, batch_size=0)
+    with pytest.raises(ValueError, match="got 8 and -1"):
+        evaluate(model(), Drawn(), size=64, panels=-1)
+
+
+class Shifting(SAMRefiner):
+    """Answers with the coarse mask, moved and less sure, and says that it was told what the test knows."""
+
+    rows, columns, confidence = 6, 10, 0.9
+    region = (20.0, 10.0, 120.0, 70.0)
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        super().__init__(build_sam("tiny", image_size=64))
+        self.content_sizes: list[list[list[int]]] = []
+
+    def forward(self, images: Tensor, probability: Tensor, **options: Tensor) -> Refinement:
+        self.content_sizes.append(options["content_sizes"].tolist())
+        truth = super().forward(images, probability, **options)
+        moved = (probability > 0.5).roll((self.rows, self.columns), (-2, -1)).float()
+        prompts = dataclasses.replace(
+            truth.prompts,
+            points=torch.tensor([[31.5, 31.5], [-0.5, 63.5]]).expand(*probability.shape[:2], 2, 2),
+            labels=torch.tensor([1, 0]).expand(*probability.shape[:2], 2),
+            boxes=torch.tensor([15.5, 7.5, 47.5, 55.5]).expand(*probability.shape[:2], 4),
+        )
+        return dataclasses.replace(
+            truth,
+            logits=torch.logit(self.confidence * moved, eps=1e-6),
+            prompts=prompts,
+            boxes=torch.tensor(self.region).expand(*probability.shape[:2], 4),
+        )
+
+
+def border_distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Distance of each border pixel of one mask to the other's border."""
+    border, other = (mask & ~binary_erosion(mask) for mask in (first, second))
+    return distance_transform_edt(~other)[border]
+
+
+def test_a_refined_mask_is_measured_on_its_own_pixels() -> None:
+    # In a square of 200, 60 x 100 doubles: six and ten pixels there are three and five here. 200 x 40 stays.
+    cases, refiner = Drawn(sizes=((60, 100), (100, 60), (200, 40))), Shifting()
+    found = evaluate(UltraRefiner(coarse=Threshold(), refiner=refiner), cases, size=200, panels=0, progress=False)
+    assert refiner.content_sizes == [[[120, 200], [200, 120], [200, 40]]]
+    for index, (rows, columns) in enumerate(((3, 5), (3, 5), (6, 10))):
+        target = cases[index].mask[0].bool().numpy()
+        moved = np.roll(target, (rows, columns), (0, 1))
+        measured = found.comparison.refined[index]
+        assert measured.dice == pytest.approx(2 * (target & moved).sum() / (target.sum() + moved.sum()))
+        distances = border_distances(target, moved), border_distances(moved, target)
+        assert measured.hd95 == pytest.approx(max(np.percentile(d, 95) for d in distances), abs=1e-4)
+        assert found.comparison.coarse[index].dice == 1
+    assert found.comparison.harmed == 3
+
+
+def test_a_panel_holds_points_labels_box_and_region_of_a_wide_image() -> None:
+    refined = UltraRefiner(coarse=Threshold(), refiner=Shifting())
+    (panel,) = evaluate(refined, Drawn(sizes=((60, 100),)), size=200, panels=1, progress=False).panels
+    # The square has twice the image's pixels; the region is half of (20, 10, 120, 70), and SAM saw it as 64 x 64.
+    for field, expected in (
+        ("region", [10.0, 5.0, 60.0, 35.0]),
+        ("points", [[34.5, 19.5], [9.5, 34.5]]),
+        ("box", [10 + 50 / 4 - 0.5, 5 + 30 / 8 - 0.5, 10 + 50 * 3 / 4 - 0.5, 5 + 30 * 7 / 8 - 0.5]),
+    ):
+        torch.testing.assert_close(getattr(panel, field), torch.tensor(expected), atol=1e-4, rtol=0)
+    assert panel.labels is not None
+    assert panel.labels.tolist() == [1, 0]
+    moved = panel.target.roll((3, 5), (-2, -1))
+    assert torch.equal(panel.refined_probability >= 0.5, moved.bool())
+
+
+def test_the_threshold_decides_the_metrics_and_reaches_the_panel() -> None:
+    refined = UltraRefiner(coarse=Threshold(), refiner=Shifting())
+    low, high = (
+        evaluate(refined, Drawn(sizes=((200, 40),)), size=200, threshold=t, progress=False) for t in (0.3, 0.95)
+    )
+    assert low.panels[0].threshold == 0.3
+    assert low.comparison.refined[0].prediction_pixels == low.comparison.refined[0].target_pixels
+    assert (high.comparison.refined_empty, high.comparison.coarse_empty) == (1, 0)
+
+
+def test_the_prompts_of_an_empty_mask_are_not_drawn() -> None:
+    silent = UltraRefiner(coarse=Threshold(sign=-1.0), refiner=Shifting())
+    (panel,) = evaluate(silent, Drawn(sizes=((60, 100),)), size=64, panels=1, progress=False).panels
+    assert (panel.points, panel.labels, panel.box, panel.region) == (None, None, None, None)
+
+
+def test_each_case_is_read_once() -> None:
+    class Counting(Drawn):
+        read = 0
+
+        def __getitem__(self, index: int) -> Case:
+            self.read += 1
+            return super().__getitem__(index)
+
+    cases = Counting()
+    evaluate(model(), cases, size=64, batch_size=3, panels=0, progress=False)
+    assert cases.read == len(cases)

@@ -128,12 +128,23 @@ def test_everything_in_a_panel_is_drawn(tmp_path: Path, panel: Panel) -> None:
         {"region": None},
         {"name": "another"},
         {"refined_dice": 0.1},
+        {"threshold": 0.3},
         {"image": panel.image.expand(3, -1, -1) * torch.tensor([1.0, 0.5, 0.5])[:, None, None]},
     ):
         other = pixels([dataclasses.replace(panel, **change)], tmp_path / "b.png")
         assert other.shape == whole.shape
         assert not torch.equal(other, whole), change
     assert torch.equal(pixels([panel], tmp_path / "c.png"), whole)
+
+
+def test_contours_are_drawn_at_the_threshold(tmp_path: Path, panel: Panel) -> None:
+    """0.9 everywhere in the coarse square: at 0.95 it is empty, and exactly at the threshold it is not."""
+    empty = dataclasses.replace(panel, coarse_probability=torch.zeros_like(panel.target), threshold=0.95)
+    soft = dataclasses.replace(panel, threshold=0.95)
+    assert torch.equal(pixels([empty], tmp_path / "a.png"), pixels([soft], tmp_path / "b.png"))
+    half = dataclasses.replace(panel, coarse_probability=0.5 * square(10, 10, 20))
+    gone = dataclasses.replace(panel, coarse_probability=torch.zeros_like(panel.target))
+    assert not torch.equal(pixels([half], tmp_path / "c.png"), pixels([gone], tmp_path / "d.png"))
 
 
 def test_rows_add_up_and_odd_masks_are_drawn(tmp_path: Path, panel: Panel) -> None:
@@ -171,4 +182,6 @@ def test_panels_that_cannot_be_drawn_are_refused(tmp_path: Path, panel: Panel) -
         panel_figure([dataclasses.replace(panel, image=torch.zeros(2, 48, 64))], path)
     with pytest.raises(ValueError, match="labels of panel 'case' must give one label a point"):
         panel_figure([dataclasses.replace(panel, labels=None)], path)
+    with pytest.raises(ValueError, match=r"threshold of panel 'case' must be between 0 and 1, both excluded; got 1\.0"):
+        panel_figure([dataclasses.replace(panel, threshold=1.0)], path)
     assert not path.exists()

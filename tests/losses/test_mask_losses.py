@@ -184,6 +184,40 @@ def test_an_unknown_reduction_is_refused(loss: Callable[..., Tensor]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("loss", "kind", "option"),
+    [
+        (dice_loss, DiceLoss, "smooth"),
+        (dice_bce_loss, DiceBCELoss, "dice_weight"),
+        (dice_bce_loss, DiceBCELoss, "bce_weight"),
+        (dice_bce_loss, DiceBCELoss, "smooth"),
+        (focal_loss, FocalLoss, "gamma"),
+        *[
+            (loss, kind, option)
+            for loss, kind in ((_quality, QualityAwareLoss), (_pixel_quality, PixelQualityAwareLoss))
+            for option in ("weight", "dice_weight", "bce_weight", "smooth")
+        ],
+    ],
+)
+@pytest.mark.parametrize("number", [-0.5, float("nan"), float("inf")])
+def test_negative_numbers_are_refused(
+    loss: Callable[..., Tensor], kind: type[torch.nn.Module], option: str, number: float
+) -> None:
+    sentence = rf"{option} must be a finite number of at least 0; got {number}\."
+    with pytest.raises(ValueError, match=sentence):
+        kind(**{option: number})
+    with pytest.raises(ValueError, match=sentence):
+        loss(torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2), **{option: number})
+
+
+@pytest.mark.parametrize("alpha", [-0.1, 1.1, float("nan")])
+def test_an_alpha_that_is_no_share_is_refused(alpha: float) -> None:
+    with pytest.raises(ValueError, match=rf"alpha must be in \[0, 1\], or None; got {alpha}"):
+        FocalLoss(alpha=alpha)
+    with pytest.raises(ValueError, match=rf"alpha must be in \[0, 1\], or None; got {alpha}"):
+        focal_loss(torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2), alpha=alpha)
+
+
+@pytest.mark.parametrize(
     ("module", "other"),
     [
         (DiceLoss(), DiceLoss(smooth=9.0)),

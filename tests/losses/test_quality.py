@@ -10,7 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ultrarefiner.losses import dice_bce_loss, pixel_quality_aware_loss, quality_aware_loss, quality_weight
+from ultrarefiner.losses import (
+    QualityAwareLoss,
+    dice_bce_loss,
+    pixel_quality_aware_loss,
+    quality_aware_loss,
+    quality_weight,
+)
 
 quick = settings(deadline=None, max_examples=6)
 
@@ -128,6 +134,17 @@ def test_a_start_outside_its_range_is_refused(start: float) -> None:
     mask = torch.ones(1, 1, 2, 2)
     with pytest.raises(ValueError, match=r"start must be a Dice in \[0, 1\).*got"):
         quality_weight(mask, mask, start=start)
+    with pytest.raises(ValueError, match=r"start must be a Dice in \[0, 1\).*got"):
+        QualityAwareLoss(start=start)
+
+
+@pytest.mark.usefixtures("unhooked")
+def test_a_quality_weight_never_broadcasts() -> None:
+    mask = torch.ones(2, 1, 4, 4)
+    with pytest.raises(ValueError, match=r"target must have the shape of the coarse_probability.*\(1, 1, 4, 4\)"):
+        quality_weight(mask, mask[:1])
+    with pytest.raises(ValueError, match=r"coarse_probability must be \(b, k, h, w\).*got shape \(4, 4\)"):
+        quality_weight(mask[0, 0], mask[0, 0])
 
 
 @pytest.mark.usefixtures("unhooked")

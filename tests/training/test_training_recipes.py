@@ -78,7 +78,7 @@ def test_refiner_step_damages_and_scores(ultra, batch) -> None:
 def narrow():
     """Images whose content is the upper left of the frame, the lesion at its right edge."""
     mask = torch.zeros(2, 1, 32, 32)
-    mask[:, :, 4:14, 8:16] = 1
+    mask[:, :, 5:11, 10:16] = 1
     sizes = torch.tensor([[20, 16], [20, 16]])
     image = 0.2 + 0.6 * mask
     image[..., 20:, :] = image[..., 16:] = 0
@@ -88,12 +88,14 @@ def narrow():
 @pytest.mark.parametrize("kind", ["refiner", "joint"])
 def test_regions_stay_inside_the_content(ultra, narrow, kind) -> None:
     model = ultra()
-    model.refiner.cropper = ROICropper(expand=0.5)
+    model.refiner.cropper = ROICropper(expand=0.2)
     seen = []
     model.refiner.register_forward_hook(lambda module, inputs, options, out: seen.append(out.boxes), with_kwargs=True)
     model.coarse.forward = lambda images: 20 * narrow.masks - 10 + 0 * images
     recipe = (RefinerRecipe if kind == "refiner" else JointRecipe)(model.refiner if kind == "refiner" else model)
     with torch.no_grad():
+        model.refiner(narrow.images, narrow.masks)
+        assert (seen.pop()[..., 2] > 16.5).all(), "the padding would be seen"
         recipe.predict(narrow, [0, 1])
     assert (seen.pop()[..., 2] <= 16).all()
     step(replace(recipe, augmentation=None), narrow)
@@ -109,11 +111,13 @@ def test_regions_stay_inside_the_content(ultra, narrow, kind) -> None:
 
 
 def test_augmented_content_goes_where_the_image_goes(narrow, generator) -> None:
-    images, masks, content = augmented(Augmentation(gamma=(1.0, 1.0), blur=0.0), narrow, generator)
+    geometry = Augmentation(gamma=(1.0, 1.0), gain=(1.0, 1.0), speckle=0.0, blur=0.0)
+    bright = narrow._replace(images=0.95 * (narrow.images > 0))
+    images, masks, content = augmented(geometry, bright, generator)
     assert masks.shape == narrow.masks.shape
     assert not torch.equal(masks, narrow.masks)
     for image, (height, width) in zip(images, content.tolist(), strict=True):
-        rows, columns = (torch.nonzero((image[0] > 0.15).any(dim))[-1].item() + 1 for dim in (1, 0))
+        rows, columns = (torch.nonzero((image[0] > 0.7).any(dim))[-1].item() + 1 for dim in (1, 0))
         assert abs(height - rows) <= 1
         assert abs(width - columns) <= 1
     assert torch.equal(augmented(None, narrow, generator)[2], narrow.content_sizes)

@@ -9,15 +9,19 @@ from kornia.constants import DataKey
 from kornia.filters import gaussian_blur2d
 from torch import Tensor, nn
 
+from ultrarefiner.data.fit import PADDING_GREY
+
 
 class Augmentation(nn.Module):
     r"""Another view of each image, its masks moved along; in evaluation mode too: call it for training only.
 
-    In this order: horizontal flip; rotation, scale and translation about the frame's centre, bilinear, black
-    where nothing is; brightness and contrast as :math:`g I^{\gamma}`; speckle, :math:`I (1 + s n)` with
+    In this order: horizontal flip; rotation, scale and translation about the frame's centre, bilinear; brightness
+    and contrast as :math:`g I^{\gamma}`; speckle, :math:`I (1 + s n)` with
     standard normal n; a slight blur. Left and right are alike in a breast scan, up and down are not: there is
-    no vertical flip. Black stays black, so the padding of a fitted image stays padding. Moved masks are 1
-    where the moved mask reaches one half.
+    no vertical flip. Moved masks are 1 where the moved mask reaches one half.
+
+    Padding stays padding: pixels that are exactly `PADDING_GREY` in all channels (no grey of 8 bits is) move along, and
+    get that grey back when all is done, as does what the frame did not show before.
 
     Args:
         flip: probability of the flip.
@@ -64,13 +68,13 @@ class Augmentation(nn.Module):
             _check_range(name, pair, 0.1, 10.0)
         self.speckle = speckle
         self.blur = blur
-        self.geometry_and_tone = AugmentationSequential(
+        self.geometry = AugmentationSequential(
             RandomHorizontalFlip(p=flip),
             RandomAffine(degrees=rotation, translate=(translation, translation), scale=scale, p=1.0),
-            RandomGamma(gamma=gamma, gain=gain, p=1.0),
             data_keys=["input", "mask"],
             extra_args={DataKey.MASK: {"resample": "bilinear", "align_corners": False}},
         )
+        self.tone = RandomGamma(gamma=gamma, gain=gain, p=1.0)
 
     def forward(
         self, images: Float[Tensor, "b c h w"], masks: Float[Tensor, "b k h w"], generator: torch.Generator
@@ -78,7 +82,7 @@ class Augmentation(nn.Module):
         """Another view of every image, and its masks.
 
         Args:
-            images: in [0, 1].
+            images: in [0, 1], padded with `PADDING_GREY` as `FitToSquare` does, or not at all.
             masks: 0 or 1; an empty mask stays empty.
             generator: one number is drawn from it; the same state gives the same views on the same kind of
                 device. The global random state is left as it was. One on the CPU spares the device a
@@ -89,13 +93,17 @@ class Augmentation(nn.Module):
         """
         drawn = torch.randint(2**62, (), generator=generator, device=generator.device)
         seed = int(drawn.item())
+        content = (images != PADDING_GREY).any(1, keepdim=True).to(masks.dtype)
         with torch.random.fork_rng(devices=[]):  # kornia draws from the CPU's global generator
             torch.default_generator.manual_seed(seed)
-            moved, moved_masks = self.geometry_and_tone(images, masks)
+            # kornia fills with 0; less the grey, that is the grey.
+            moved, moved_masks = self.geometry(images - PADDING_GREY, torch.cat([masks, content], 1))
+            moved = self.tone((moved + PADDING_GREY).clamp(0, 1))
         own = torch.Generator(device=images.device).manual_seed(seed + 1)
         moved = add_speckle(moved, self.speckle, own)
         moved = blur_randomly(moved, self.blur * max(images.shape[-2:]) / 256, own)
-        return moved.clamp(0, 1), (moved_masks >= 0.5).to(masks.dtype)
+        inside = moved_masks[:, -1:] >= 0.5
+        return moved.clamp(0, 1).where(inside, PADDING_GREY), (moved_masks[:, :-1] >= 0.5).to(masks.dtype)
 
 
 def add_speckle(

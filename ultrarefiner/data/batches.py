@@ -19,7 +19,7 @@ class Batch(NamedTuple):
     """Fitted cases, stacked; a named tuple, which loaders and Lightning Fabric move to a device as it is.
 
     Attributes:
-        images: grey images in [0, 1], zero right of and below their content.
+        images: grey images in [0, 1], `PADDING_GREY` right of and below their content.
         masks: 0 or 1, one mask an image.
         names: the names of the cases.
         content_sizes: (height, width) of each image's content in the square.
@@ -39,8 +39,8 @@ class FittedCases(Dataset[FittedCase]):
     Args:
         dataset: the cases.
         size: the side of the square, in pixels.
-        keep_in_memory: keep what was read once: 8 bytes a pixel of the square, that is 0.5 MB a case at 256
-            and 8.4 MB at 1024. Each worker of a data loader keeps its own.
+        keep_in_memory: keep what was read once: 5 bytes a pixel of the square (the image in float32, the mask in one
+            byte), that is 0.33 MB a case at 256 and 5.2 MB at 1024. Each worker of a data loader keeps its own.
 
     Example:
         >>> from ultrarefiner.data.phantoms import Phantoms
@@ -52,12 +52,22 @@ class FittedCases(Dataset[FittedCase]):
     def __init__(self, dataset: Cases, size: int, *, keep_in_memory: bool = True) -> None:
         self.dataset = dataset
         self.fit = FitToSquare(size)
-        self._kept: dict[int, FittedCase] | None = {} if keep_in_memory else None
+        self._kept: dict[int, _Kept] | None = {} if keep_in_memory else None
 
     @property
     def names(self) -> tuple[str, ...]:
         """The cases' names, in order."""
         return self.dataset.names
+
+    @property
+    def size(self) -> int:
+        """The side of the square, in pixels."""
+        return self.fit.size
+
+    @property
+    def unseen(self) -> bool:
+        """Whether the cases are kept for testing alone, and nothing should be trained on them."""
+        return self.dataset.unseen
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -69,8 +79,20 @@ class FittedCases(Dataset[FittedCase]):
         if self._kept is None:
             return self.fit(self.dataset[index])
         if index not in self._kept:
-            self._kept[index] = self.fit(self.dataset[index])
-        return self._kept[index]
+            case = self.fit(self.dataset[index])
+            self._kept[index] = _Kept(case.name, case.image, case.mask.bool(), case.content_size, case.original_size)
+        kept = self._kept[index]
+        return FittedCase(kept.name, kept.image, kept.mask.to(kept.image.dtype), kept.content_size, kept.original_size)
+
+
+class _Kept(NamedTuple):
+    """A `FittedCase` whose mask takes one byte a pixel."""
+
+    name: str
+    image: Tensor
+    mask: Tensor
+    content_size: tuple[int, int]
+    original_size: tuple[int, int]
 
 
 def collate(cases: Sequence[FittedCase]) -> Batch:

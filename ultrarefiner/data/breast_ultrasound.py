@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 from ultrarefiner.data.cases import CaseDataset, CaseFiles
@@ -179,7 +180,8 @@ class BUSUCLM(CaseDataset):
 
     Attributes:
         left_out: images whose mask has another size than they have. The published set has some, cropped after
-            the mask was drawn; where the mask lies on them is not known, so they are no cases.
+            the mask was drawn; where the mask lies on them is not known, so they are no cases. A warning says how
+            many.
 
     Raises:
         FileNotFoundError: the folder is not in this layout.
@@ -212,6 +214,12 @@ class BUSUCLM(CaseDataset):
             if normal or label != "normal":
                 files.append(CaseFiles(name, image, (mask,), label, f"patient {patient}"))
         self.left_out = tuple(left_out)
+        if left_out:
+            warnings.warn(
+                f"BUS-UCLM: {len(left_out)} images were left out, because their masks have another size than they; "
+                f"the first is {left_out[0]!r}, all of them are in left_out",
+                stacklevel=2,
+            )
         super().__init__(files)
 
 

@@ -15,23 +15,25 @@ _MASK = re.compile(r"^(?P<name>.+)_mask(_[0-9]+)?$")
 class BUSI(CaseDataset):
     """The BUSI data set: 780 images, benign, malignant and normal; several lesions of one image are united.
 
-    Expected: ``Dataset_BUSI_with_GT/{benign,malignant,normal}/`` with "benign (1).png" and its masks "benign
-        (1)_mask.png",
-    "benign (1)_mask_1.png" and so on. A part of the set will do. The set has no patients and no folds, but
-    many near-copies of the same image, some of them across classes: give their groups before you split it, or
-    the same lesion stands on both sides.
+    Expected: ``Dataset_BUSI_with_GT/{benign,malignant,normal}/`` with "benign (1).png" and its masks
+    "benign (1)_mask.png", "benign (1)_mask_1.png" and so on. A part of the set will do.
+
+    The set has no patients and no folds, but many near-copies of the same image, some of them across classes. Without a
+    table of groups they are not grouped, every case is a group of its own: folds then put copies of one lesion on both
+    sides, and a network that has learnt it by heart looks better than it is on any new patient. Give the groups before
+    you split it.
 
     Args:
         root: the folder with benign, malignant and normal, or its parent.
         normal: whether the normal images, whose masks are empty, are part of the set. They change every mean
             over cases.
-        groups: a CSV file with the columns case and group: images of one group are near-duplicates. A case
-            that it does not name, and every case without such a file, is a group of its own.
+        groups: a CSV file with the columns case and group: images of one group are near-duplicates. It names every
+            case, those without a copy too; names of other cases are passed over.
 
     Raises:
         FileNotFoundError: the folder is not in this layout, or there is no such CSV file.
         ValueError: a folder has no pictures, an image has no mask, a mask no image, or the CSV file lacks a
-            column.
+            column or a case.
 
     Example:
         >>> import tempfile
@@ -52,13 +54,27 @@ class BUSI(CaseDataset):
 
     def __init__(self, root: str | Path, *, normal: bool = False, groups: str | Path | None = None) -> None:
         place = find_root(root, ["benign", "malignant"], inside=["Dataset_BUSI_with_GT"], dataset="BUSI")
-        group_of = {} if groups is None else read_groups(groups)
+        group_of = None if groups is None else read_groups(groups)
         files = []
         for label in ("benign", "malignant", "normal") if normal else ("benign", "malignant"):
             for name, (image, masks) in _with_masks(place / label).items():
-                group = f"group {group_of[name]}" if name in group_of else name
+                # A case that the table lacks is reported below, with all others.
+                group = name if group_of is None else f"group {group_of.get(name)}"
                 files.append(CaseFiles(name=name, image=image, masks=masks, label=label, group=group))
         super().__init__(files)
+        if group_of is not None:
+            _check_named(self.names, group_of, groups)
+
+
+def _check_named(names: tuple[str, ...], group_of: dict[str, str], table: str | Path | None) -> None:
+    missing = [name for name in names if name not in group_of]
+    if missing:
+        message = (
+            f"{table} gives no group to {len(missing)} of the {len(names)} cases, the first is {missing[0]!r}; "
+            "a case without near-duplicates needs a line with a group of its own: take the table of this data set, "
+            "or add the lines"
+        )
+        raise ValueError(message)
 
 
 def _with_masks(folder: Path) -> dict[str, tuple[Path, tuple[Path, ...]]]:

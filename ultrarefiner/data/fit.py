@@ -19,7 +19,7 @@ class FittedCase:
 
     Attributes:
         name: the case's name.
-        image: in [0, 1]; right of and below the content it is 0.
+        image: in [0, 1]; right of and below the content it is `PADDING_GREY`.
         mask: 0 or 1.
         content_size: (height, width) that the picture covers in the frame, from the top left corner.
         original_size: (height, width) of the picture on disk.
@@ -87,7 +87,7 @@ class FitToSquare:
         return max(1, height), max(1, width)
 
     def image(self, image: Float[Tensor, "*batch c h w"]) -> Float[Tensor, "*batch c s s"]:
-        """An image in the square, by antialiased bilinear interpolation: its values stay in their range."""
+        """An image in the square, grey around it, by antialiased bilinear interpolation: values stay in their range."""
         content = self.content_size(image.shape[-2:])
         return _padded(_resize(image, content), self.size, PADDING_GREY)
 

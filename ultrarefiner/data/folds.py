@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ultrarefiner.checkpoints.files import replaced_file
 from ultrarefiner.data.cases import Cases, natural_key
 
 _TITLE = "# ultrarefiner folds"
@@ -87,27 +87,20 @@ class Folds:
     def save(self, path: str | Path) -> None:
         """Write the folds to a text file: a header with seed and counts, then one "name, tab, fold" a line.
 
-        The file is written beside its place and then moved there: a broken run leaves no half a file.
+        It appears whole or not at all (`ultrarefiner.checkpoints.files.replaced_file`); its folder is made if there
+        is none.
 
         Raises:
             ValueError: a name holds a tab or a line break.
         """
-        path = Path(path)
         odd = [name for name in self.assignment if any(mark in name for mark in "\t\n\r")]
         if odd:
             message = f"the name {odd[0]!r} has a tab or a line break and fits no table; rename the case"
             raise ValueError(message)
         head = [_TITLE, f"# folds\t{self.count}", f"# seed\t{self.seed}", f"# cases\t{len(self.assignment)}"]
         rows = [f"{name}\t{fold}" for name, fold in self.assignment.items()]
-        beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            with beside.open("w", encoding="utf-8", newline="\n") as stream:
-                stream.write("\n".join([*head, _COLUMNS, *rows, ""]))
-                stream.flush()
-                os.fsync(stream.fileno())
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
+        with replaced_file(path) as stream:
+            stream.write("\n".join([*head, _COLUMNS, *rows, ""]).encode())
 
     @classmethod
     def load(cls, path: str | Path) -> Folds:

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from ultrarefiner.data import Batch, Case, Cases, FittedCases, FitToSquare, collate
+from ultrarefiner.data import Case, Cases, FitToSquare, collate
 from ultrarefiner.evaluation.comparison import Comparison, compare
 from ultrarefiner.evaluation.figures import Panel
 from ultrarefiner.evaluation.metrics import CaseMetrics, segmentation_metrics
@@ -44,8 +43,9 @@ def evaluate(
 ) -> Evaluation:
     """Segment and refine every case and measure both masks against the truth.
 
-    Images are fitted into a square as in training; masks are brought back to each image's own pixels, soft, and
-    thresholded there. No case is dropped: a missed lesion has Dice 0 and the image's diagonal as its distance.
+    Images are fitted into a square as in training, and SAM's regions stay inside their content; masks are brought back
+    to each image's own pixels, soft, and thresholded there. No case is dropped: a missed lesion has Dice 0 and the
+    image's diagonal as its distance.
 
     Args:
         model: on any device; it is put in evaluation mode and left there.
@@ -53,14 +53,16 @@ def evaluate(
         size: side of the square, as in training.
         batch_size: images at once.
         panels: how many cases to draw, 0 for none.
-        threshold: probability from which a pixel is lesion.
+        threshold: probability in (0, 1) from which on a pixel is lesion; panels draw their contours there. True masks
+            are always lesion from 0.5.
         progress: whether to show a progress bar.
 
     Returns:
         The comparison and the panels.
 
     Raises:
-        ValueError: there are no cases.
+        ValueError: there are no cases, the threshold is not between 0 and 1, batch_size is not positive, or panels is
+            negative.
 
     Example:
         >>> import torch
@@ -72,52 +74,48 @@ def evaluate(
         >>> len(found.comparison.coarse), len(found.panels)
         (3, 1)
     """
-    if len(cases) == 0:
-        message = "cases must hold at least one case, but it is empty; check the folder, or the fold's names."
-        raise ValueError(message)
+    _check(cases, batch_size, panels, threshold)
     model.eval()
     coarse: list[CaseMetrics] = []
     refined: list[CaseMetrics] = []
-    bar = tqdm(total=len(cases), desc="evaluate", unit="image", disable=None if progress else True)
-    for position, seen in enumerate(_segmented(model, cases, size, batch_size)):
-        case = cases[position]
-        target = case.mask > 0.5
-        coarse.append(segmentation_metrics(seen.coarse >= threshold, target))
-        refined.append(segmentation_metrics(seen.refined >= threshold, target))
-        bar.update()
-    bar.close()
+    with tqdm(total=len(cases), desc="evaluate", unit="image", disable=None if progress else True) as bar:
+        for seen in _segmented(model, cases, size, batch_size):
+            coarse.append(segmentation_metrics(seen.coarse >= threshold, seen.target))
+            refined.append(segmentation_metrics(seen.refined >= threshold, seen.target))
+            bar.update()
     comparison = compare(cases.names, coarse, refined, groups=cases.groups)
     chosen = _evenly_ranked([after.dice - before.dice for before, after in zip(coarse, refined, strict=True)], panels)
-    drawn = [_panel(model, cases[index], size, coarse[index], refined[index]) for index in chosen]
+    drawn = [_panel(model, cases[index], size, threshold, coarse[index], refined[index]) for index in chosen]
     return Evaluation(comparison, tuple(drawn))
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """Both masks of one case on its own pixels, on the CPU."""
+    """Both masks of one case, and the true one, on its own pixels, on the CPU."""
 
     coarse: Tensor
     refined: Tensor
+    target: Tensor
 
 
 def _segmented(model: UltraRefiner, cases: Cases, size: int, batch_size: int) -> Iterator[_Seen]:
-    device = next(model.parameters()).device
+    """Each case is read once: its fitted image goes through the model while its own mask waits."""
     fit = FitToSquare(size)
-    loader = DataLoader(
-        FittedCases(cases, size, keep_in_memory=False), batch_size=batch_size, collate_fn=collate, shuffle=False
-    )
-    batch: Batch
-    for batch in loader:
-        with torch.inference_mode():
-            result = model(batch.images.to(device), batch.content_sizes.to(device))
-        masks = zip(
-            result.coarse_probability.float().cpu(),
-            result.refined_probability.float().cpu(),
-            batch.original_sizes.tolist(),
-            strict=True,
-        )
-        for coarse, refined, original in masks:
-            yield _Seen(fit.restore(coarse, original), fit.restore(refined, original))
+    for start in range(0, len(cases), batch_size):
+        together = [cases[index] for index in range(start, min(start + batch_size, len(cases)))]
+        batch = collate([fit(case) for case in together])
+        result = _result(model, batch.images, batch.content_sizes)
+        both = zip(result.coarse_probability.float().cpu(), result.refined_probability.float().cpu(), strict=True)
+        for case, (coarse, refined) in zip(together, both, strict=True):
+            original = case.mask.shape[-2:]
+            yield _Seen(fit.restore(coarse, original), fit.restore(refined, original), case.mask >= 0.5)
+
+
+@torch.inference_mode()
+def _result(model: UltraRefiner, images: Tensor, content_sizes: Tensor) -> RefinedSegmentation:
+    device = next(model.parameters()).device
+    result: RefinedSegmentation = model(images.to(device), content_sizes.to(device))
+    return result
 
 
 def _evenly_ranked(changes: Sequence[float], count: int) -> list[int]:
@@ -128,30 +126,53 @@ def _evenly_ranked(changes: Sequence[float], count: int) -> list[int]:
     return [order[round(step * (len(order) - 1) / (count - 1))] for step in range(count)]
 
 
-def _panel(model: UltraRefiner, case: Case, size: int, coarse: CaseMetrics, refined: CaseMetrics) -> Panel:
+def _panel(
+    model: UltraRefiner, case: Case, size: int, threshold: float, coarse: CaseMetrics, refined: CaseMetrics
+) -> Panel:
     fit = FitToSquare(size)
     original = (case.image.shape[-2], case.image.shape[-1])
-    with torch.inference_mode():
-        device = next(model.parameters()).device
-        content = torch.tensor([fit.content_size(original)], device=device)
-        result: RefinedSegmentation = model(fit.image(case.image)[None].to(device), content)
+    batch = collate([fit(case)])
+    result = _result(model, batch.images, batch.content_sizes)
     prompts = prompts_on_image(model.refiner, result.refinement, (size, size))
     frame = pad_frame(original, size)
+    # What an empty mask's prompts say means nothing, and SAM's answer to them was not used.
+    drawn = bool(prompts.valid[0, 0])
 
     def place(coordinates: Tensor | None, *, shift: float) -> Tensor | None:
         """From the square's pixel indices (shift 0.5) or edges (shift 0) to the image's."""
-        return None if coordinates is None else (frame.from_frame(coordinates[0, 0] + shift) - shift).cpu()
+        if coordinates is None or not drawn:
+            return None
+        return (frame.from_frame(coordinates[0, 0] + shift) - shift).float().cpu()
 
     return Panel(
         name=case.name,
         image=case.image,
-        coarse_probability=fit.restore(result.coarse_probability[0].cpu(), original),
-        refined_probability=fit.restore(result.refined_probability[0].cpu(), original),
+        coarse_probability=fit.restore(result.coarse_probability[0].float().cpu(), original),
+        refined_probability=fit.restore(result.refined_probability[0].float().cpu(), original),
         target=case.mask,
         points=place(prompts.points, shift=0.5),
-        labels=None if prompts.labels is None else prompts.labels[0, 0].cpu(),
+        labels=None if prompts.labels is None or not drawn else prompts.labels[0, 0].cpu(),
         box=place(prompts.boxes, shift=0.5),
         region=place(result.refinement.boxes, shift=0.0),
         coarse_dice=coarse.dice,
         refined_dice=refined.dice,
+        threshold=threshold,
     )
+
+
+def _check(cases: Cases, batch_size: int, panels: int, threshold: float) -> None:
+    if len(cases) == 0:
+        message = "cases must hold at least one case, but it is empty; check the folder, or the fold's names."
+        raise ValueError(message)
+    if batch_size < 1 or panels < 0:
+        message = (
+            f"batch_size must be at least 1 and panels at least 0; got {batch_size} and {panels}. Use a batch_size of "
+            "1 for the least memory, and panels=0 to draw nothing."
+        )
+        raise ValueError(message)
+    if not 0 < threshold < 1:
+        message = (
+            f"threshold must be a probability between 0 and 1, both excluded; got {threshold}. At 0 every pixel would "
+            "be lesion. It is compared with probabilities, not with logits."
+        )
+        raise ValueError(message)

@@ -43,7 +43,7 @@ class Panel:
     Attributes:
         name: of the case.
         image: grey or RGB in [0, 1].
-        coarse_probability: the coarse mask in [0, 1]; its contour is at 0.5.
+        coarse_probability: the coarse mask in [0, 1].
         refined_probability: the refined mask.
         target: the true mask.
         points: (x, y) of the point prompts in pixel indices of the image (the first pixel's centre is 0), or None.
@@ -52,6 +52,7 @@ class Panel:
         region: the region of interest (x0, y0, x1, y1) in pixel edges (the first pixel spans 0 to 1), or None.
         coarse_dice: of the coarse mask.
         refined_dice: of the refined mask.
+        threshold: probability from which on a pixel of the two masks is lesion, where their contours are drawn.
     """
 
     name: str
@@ -65,13 +66,15 @@ class Panel:
     region: Float[Tensor, " 4"] | None
     coarse_dice: float
     refined_dice: float
+    threshold: float = 0.5
 
 
 def panel_figure(panels: Sequence[Panel], path: str | os.PathLike[str], *, dots_per_inch: int = 150) -> None:
     """Draw one row a case and write the picture.
 
     The first picture is the whole image; the others show the part in which anything is drawn, which the white frame
-    marks. Masks are contours at 0.5, so that nothing is hidden; the true one is dashed. An empty mask says so.
+    marks. Masks are contours, so that nothing is hidden: coarse and refined ones at the panel's threshold, which the
+    titles name, the true one, dashed, at 0.5. An empty mask says so.
 
     Args:
         panels: the cases, from top to bottom.
@@ -79,7 +82,8 @@ def panel_figure(panels: Sequence[Panel], path: str | os.PathLike[str], *, dots_
         dots_per_inch: resolution; an image is 2.3 inches wide.
 
     Raises:
-        ValueError: if there is no panel, a mask is not on its image's pixels, or points and labels do not match.
+        ValueError: if there is no panel, a mask is not on its image's pixels, points and labels do not match, or a
+            threshold is not between 0 and 1.
 
     Example:
         >>> import tempfile, torch
@@ -123,11 +127,11 @@ def panel_figure(panels: Sequence[Panel], path: str | os.PathLike[str], *, dots_
 def _draw_row(axes: Sequence[Any], panel: Panel) -> None:
     image, coarse, prompts, refined, truth = axes
     change = panel.refined_dice - panel.coarse_dice
-    window = _window(panel)
+    window, level = _window(panel), panel.threshold
     _picture(image, panel, _short(panel.name))
-    _picture(coarse, panel, f"coarse: Dice {panel.coarse_dice:.3f}", window)
+    _picture(coarse, panel, f"coarse ≥ {level:g}: Dice {panel.coarse_dice:.3f}", window)
     _picture(prompts, panel, "prompts", window)
-    _picture(refined, panel, f"refined: Dice {panel.refined_dice:.3f} ({change:+.3f})", window)
+    _picture(refined, panel, f"refined ≥ {level:g}: Dice {panel.refined_dice:.3f} ({change:+.3f})", window)
     _picture(truth, panel, "truth", window)
     image.title.set_fontweight("bold")
     if window != (0, 0, *panel.image.shape[:0:-1]):
@@ -137,9 +141,9 @@ def _draw_row(axes: Sequence[Any], panel: Panel) -> None:
         (refined, panel.refined_probability, _REFINED),
     ):
         _contour(axis, panel.target, _TRUTH, "--", 0.9)
-        _contour(axis, mask, colour, "-", 1.6, say_empty=True)
+        _contour(axis, mask, colour, "-", 1.6, level=level, say_empty=True)
     _contour(truth, panel.target, _TRUTH, "--", 1.2, say_empty=True)
-    _contour(prompts, panel.coarse_probability, _COARSE, "-", 0.8)
+    _contour(prompts, panel.coarse_probability, _COARSE, "-", 0.8, level=level)
     _draw_prompts(prompts, panel)
 
 
@@ -158,8 +162,9 @@ def _window(panel: Panel) -> Window:
     """The part of the image, in pixel edges and of the image's own shape, that holds all that is drawn."""
     height, width = panel.image.shape[-2:]
     corners = [_array(box) for box in (panel.region, panel.box) if box is not None]
-    for mask in (panel.coarse_probability, panel.refined_probability, panel.target):
-        rows, columns = np.nonzero(_array(mask)[0] > 0.5)
+    masks = ((panel.coarse_probability, panel.threshold), (panel.refined_probability, panel.threshold))
+    for mask, level in (*masks, (panel.target, 0.5)):
+        rows, columns = np.nonzero(_array(mask)[0] >= level)
         if rows.size:
             corners.append(np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]))
     if panel.points is not None and panel.labels is not None:
@@ -175,15 +180,19 @@ def _window(panel: Panel) -> Window:
     return x0, y0, min(math.ceil(start[0] + size[0]), width), min(math.ceil(start[1] + size[1]), height)
 
 
-def _contour(axis: Any, mask: Tensor, colour: str, style: str, width: float, *, say_empty: bool = False) -> None:
+def _contour(
+    axis: Any, mask: Tensor, colour: str, style: str, width: float, *, level: float = 0.5, say_empty: bool = False
+) -> None:
     values = _array(mask)[0]
-    if not (values > 0.5).any():
+    if not (values >= level).any():
         if say_empty:
             _note(axis, "empty", colour)
         return
     # A border of zeros closes the contour of a mask that touches the frame.
     x, y = np.arange(-1, values.shape[1] + 1), np.arange(-1, values.shape[0] + 1)
-    lines = axis.contour(x, y, np.pad(values, 1), levels=[0.5], colors=[colour], linestyles=[style], linewidths=[width])
+    lines = axis.contour(
+        x, y, np.pad(values, 1), levels=[level], colors=[colour], linestyles=[style], linewidths=[width]
+    )
     lines.set_path_effects([_outline(width)])
 
 
@@ -261,6 +270,9 @@ def _check(panel: Panel) -> None:
                 "Resize it to the image first."
             )
             raise ValueError(message)
+    if not 0 < panel.threshold < 1:
+        message = f"threshold of panel {panel.name!r} must be between 0 and 1, both excluded; got {panel.threshold}."
+        raise ValueError(message)
     if panel.points is not None and (panel.labels is None or len(panel.labels) != len(panel.points)):
         message = f"labels of panel {panel.name!r} must give one label a point; got {panel.labels}."
         raise ValueError(message)

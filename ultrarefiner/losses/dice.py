@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ultrarefiner.losses.per_mask import Reduction, aligned, reduced
+from ultrarefiner.losses.ranges import check_not_negative
 from ultrarefiner.ops.overlap import dice_coefficient
 
 
@@ -35,7 +36,7 @@ def dice_loss(
         Values in [0, 1], in float32 or wider.
 
     Raises:
-        ValueError: if the shapes differ or the reduction is unknown.
+        ValueError: if the shapes differ, ``smooth`` is negative or the reduction is unknown.
 
     Example:
         >>> import torch
@@ -43,6 +44,7 @@ def dice_loss(
         >>> round(dice_loss(100 * (target - 0.5), target).item(), 4)
         0.0
     """
+    check_not_negative(smooth=smooth)
     logits, target = aligned(logits, target)
     return reduced(1 - dice_coefficient(logits.sigmoid(), target, smooth=smooth), reduction)
 
@@ -51,8 +53,11 @@ class DiceLoss(nn.Module):
     """`dice_loss` with its options kept.
 
     Args:
-        smooth: added to numerator and denominator, in pixels.
+        smooth: added to numerator and denominator, in pixels, at least 0.
         reduction: ``"mean"`` over the masks, or ``"none"`` for (b, k).
+
+    Raises:
+        ValueError: if ``smooth`` is negative.
 
     Example:
         >>> import torch
@@ -62,6 +67,7 @@ class DiceLoss(nn.Module):
 
     def __init__(self, *, smooth: float = 1.0, reduction: Reduction = "mean") -> None:
         super().__init__()
+        check_not_negative(smooth=smooth)
         self.smooth = smooth
         self.reduction: Reduction = reduction
 

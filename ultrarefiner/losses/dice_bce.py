@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ultrarefiner.losses.cross_entropy import binary_cross_entropy_loss
 from ultrarefiner.losses.dice import dice_loss
 from ultrarefiner.losses.per_mask import Reduction, reduced
+from ultrarefiner.losses.ranges import check_not_negative
 
 
 def dice_bce_loss(
@@ -35,7 +36,7 @@ def dice_bce_loss(
         Values of at least 0, in float32 or wider.
 
     Raises:
-        ValueError: if the shapes differ or the reduction is unknown.
+        ValueError: if the shapes differ, a weight or ``smooth`` is negative, or the reduction is unknown.
 
     Example:
         >>> import torch
@@ -43,6 +44,7 @@ def dice_bce_loss(
         >>> round(dice_bce_loss(100 * (target - 0.5), target).item(), 4)
         0.0
     """
+    check_not_negative(dice_weight=dice_weight, bce_weight=bce_weight)
     dice = dice_loss(logits, target, smooth=smooth, reduction="none")
     cross_entropy = binary_cross_entropy_loss(logits, target, reduction="none")
     return reduced(dice_weight * dice + bce_weight * cross_entropy, reduction)
@@ -56,6 +58,9 @@ class DiceBCELoss(nn.Module):
         bce_weight: the weight of cross entropy.
         smooth: the constant of Dice, in pixels.
         reduction: ``"mean"`` over the masks, or ``"none"`` for (b, k).
+
+    Raises:
+        ValueError: if a weight or ``smooth`` is negative.
 
     Example:
         >>> import torch
@@ -72,6 +77,7 @@ class DiceBCELoss(nn.Module):
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__()
+        check_not_negative(dice_weight=dice_weight, bce_weight=bce_weight, smooth=smooth)
         self.dice_weight = dice_weight
         self.bce_weight = bce_weight
         self.smooth = smooth

@@ -7,6 +7,7 @@ from kornia.losses import binary_focal_loss_with_logits
 from torch import Tensor, nn
 
 from ultrarefiner.losses.per_mask import Reduction, aligned, reduced
+from ultrarefiner.losses.ranges import check_not_negative, check_share
 
 
 def focal_loss(
@@ -38,7 +39,7 @@ def focal_loss(
         Values of at least 0, in float32 or wider.
 
     Raises:
-        ValueError: if the shapes differ or the reduction is unknown.
+        ValueError: if the shapes differ, gamma or alpha is outside its range, or the reduction is unknown.
 
     Example:
         >>> import torch
@@ -46,6 +47,8 @@ def focal_loss(
         >>> round(value.item(), 4)
         0.6931
     """
+    check_not_negative(gamma=gamma)
+    check_share("alpha", alpha)
     logits, target = aligned(logits, target)
     pixels = binary_focal_loss_with_logits(
         logits, target, alpha=alpha, gamma=gamma, reduction="none", ignore_index=None
@@ -61,6 +64,9 @@ class FocalLoss(nn.Module):
         alpha: the weight of lesion pixels in [0, 1], or None.
         reduction: ``"mean"`` over the masks, or ``"none"`` for (b, k).
 
+    Raises:
+        ValueError: if gamma or alpha is outside its range.
+
     Example:
         >>> import torch
         >>> FocalLoss(gamma=1.0)(torch.zeros(2, 1, 4, 4), torch.ones(2, 1, 4, 4)).shape
@@ -69,6 +75,8 @@ class FocalLoss(nn.Module):
 
     def __init__(self, *, gamma: float = 2.0, alpha: float | None = 0.25, reduction: Reduction = "mean") -> None:
         super().__init__()
+        check_not_negative(gamma=gamma)
+        check_share("alpha", alpha)
         self.gamma = gamma
         self.alpha = alpha
         self.reduction: Reduction = reduction

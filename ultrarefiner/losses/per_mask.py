@@ -12,14 +12,15 @@ Reduction = Literal["mean", "none"]
 
 
 def aligned(
-    logits: Float[Tensor, "b k h w"], target: Float[Tensor, "b k h w"], *, name: str = "target"
+    logits: Float[Tensor, "b k h w"], target: Float[Tensor, "b k h w"], *, name: str = "target", of: str = "logits"
 ) -> tuple[Float[Tensor, "b k h w"], Float[Tensor, "b k h w"]]:
     """Check that a mask lies on the pixels of the logits and widen both to float32 (float64 stays float64).
 
     Args:
-        logits: mask logits, of any floating dtype.
+        logits: mask logits, of any floating dtype; or another mask.
         target: a mask in [0, 1] on the same pixels.
         name: what the second argument is called where the user passed it; used in the error.
+        of: what the first is called there.
 
     Returns:
         Both tensors in the same floating dtype, float32 or wider.
@@ -35,13 +36,13 @@ def aligned(
     """
     if logits.ndim != 4:
         message = (
-            f"logits must be (b, k, h, w), b images with k masks each; got shape {tuple(logits.shape)}. "
-            "Add the missing axes, for example logits[:, None]."
+            f"{of} must be (b, k, h, w), b images with k masks each; got shape {tuple(logits.shape)}. "
+            f"Add the missing axes, for example {of}[:, None]."
         )
         raise ValueError(message)
     if logits.shape != target.shape:
         message = (
-            f"{name} must have the shape of the logits, (b, k, h, w) = {tuple(logits.shape)}; "
+            f"{name} must have the shape of the {of}, (b, k, h, w) = {tuple(logits.shape)}; "
             f"got {tuple(target.shape)}. Resize one of them first: a loss never broadcasts or resamples."
         )
         raise ValueError(message)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ultrarefiner.losses.dice_bce import dice_bce_loss
 from ultrarefiner.losses.per_mask import Reduction, aligned, reduced
+from ultrarefiner.losses.ranges import check_not_negative
 
 
 def pixel_quality_aware_loss(
@@ -47,7 +48,7 @@ def pixel_quality_aware_loss(
         Values of at least 0, in float32 or wider.
 
     Raises:
-        ValueError: if the shapes differ or the reduction is unknown.
+        ValueError: if the shapes differ, a weight or ``smooth`` is negative, or the reduction is unknown.
 
     Example:
         >>> import torch
@@ -56,6 +57,7 @@ def pixel_quality_aware_loss(
         >>> round((priced - plain).item(), 4)  # 0.5 * |0.5 - t|
         0.25
     """
+    check_not_negative(weight=weight)
     logits, target = aligned(logits, target)
     _, coarse = aligned(logits, coarse_probability.detach(), name="coarse_probability")
     coarse_hard = coarse > 0.5
@@ -75,6 +77,9 @@ class PixelQualityAwareLoss(nn.Module):
         smooth: the constant of Dice, in pixels.
         reduction: ``"mean"`` over the masks, or ``"none"`` for (b, k).
 
+    Raises:
+        ValueError: if a weight or ``smooth`` is negative.
+
     Example:
         >>> import torch
         >>> coarse = torch.rand(2, 1, 4, 4)
@@ -92,6 +97,7 @@ class PixelQualityAwareLoss(nn.Module):
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__()
+        check_not_negative(weight=weight, dice_weight=dice_weight, bce_weight=bce_weight, smooth=smooth)
         self.weight = weight
         self.dice_weight = dice_weight
         self.bce_weight = bce_weight

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from ultrarefiner.losses.dice_bce import dice_bce_loss
 from ultrarefiner.losses.per_mask import Reduction, aligned, reduced
+from ultrarefiner.losses.ranges import check_not_negative, check_start
 from ultrarefiner.ops.overlap import dice_coefficient
 
 
@@ -30,7 +30,7 @@ def quality_weight(
         One weight a mask, in [0, 1].
 
     Raises:
-        ValueError: if ``start`` is outside [0, 1).
+        ValueError: if the shapes differ, or ``start`` is outside [0, 1).
 
     Example:
         >>> import torch
@@ -38,11 +38,9 @@ def quality_weight(
         >>> quality_weight(mask, mask).item(), quality_weight(1 - mask, mask).item()
         (1.0, 0.0)
     """
-    if not 0 <= start < 1:
-        message = f"start must be a Dice in [0, 1), where protection begins; got {start}."
-        raise ValueError(message)
-    truth = target.detach().to(torch.promote_types(target.dtype, torch.float32))
-    dice = dice_coefficient((coarse_probability > 0.5).to(truth.dtype), truth)
+    check_start(start)
+    coarse, truth = aligned(coarse_probability.detach(), target.detach(), of="coarse_probability")
+    dice = dice_coefficient((coarse > 0.5).to(truth.dtype), truth)
     return (1 - (1 - dice) / (1 - start)).clamp(0, 1)
 
 
@@ -87,7 +85,8 @@ def quality_aware_loss(
         Values of at least 0, in float32 or wider.
 
     Raises:
-        ValueError: if the shapes differ, ``start`` is outside [0, 1) or the reduction is unknown.
+        ValueError: if the shapes differ, a weight or ``smooth`` is negative, ``start`` is outside [0, 1) or the
+            reduction is unknown.
 
     Example:
         >>> import torch
@@ -99,6 +98,7 @@ def quality_aware_loss(
         >>> round((priced - plain).item(), 4)  # 0.5 * 1 * 0.5 ** 2
         0.125
     """
+    check_not_negative(weight=weight)
     logits, target = aligned(logits, target)
     _, coarse = aligned(logits, coarse_probability.detach(), name="coarse_probability")
     change = (logits.sigmoid() - coarse).square().mean((-2, -1))
@@ -116,6 +116,9 @@ class QualityAwareLoss(nn.Module):
         bce_weight: the weight of cross entropy.
         smooth: the constant of Dice, in pixels.
         reduction: ``"mean"`` over the masks, or ``"none"`` for (b, k).
+
+    Raises:
+        ValueError: if a weight or ``smooth`` is negative, or ``start`` is outside [0, 1).
 
     Example:
         >>> import torch
@@ -135,6 +138,8 @@ class QualityAwareLoss(nn.Module):
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__()
+        check_not_negative(weight=weight, dice_weight=dice_weight, bce_weight=bce_weight, smooth=smooth)
+        check_start(start)
         self.weight = weight
         self.start = start
         self.dice_weight = dice_weight

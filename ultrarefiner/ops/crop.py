@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from ultrarefiner.ops.coordinates import pixel_centres
+from ultrarefiner.ops.coordinates import accumulation_dtype, pixel_centres
 
 
 def crop_to_boxes(
@@ -43,7 +43,9 @@ def crop_to_boxes(
     x0, y0, x1, y1 = boxes.unbind(-1)
     horizontal = _positions(x0, x1, size[1]) * (2 / width) - 1
     vertical = _positions(y0, y1, size[0]) * (2 / height) - 1
-    return _sample(pictures, horizontal, vertical, padding)
+    crops = _sample(pictures, horizontal, vertical)
+    # Sampling with zeros would fade the outermost half pixel of the picture.
+    return crops * _inside(horizontal, vertical) if padding == "zeros" else crops
 
 
 def paste_from_boxes(
@@ -72,12 +74,11 @@ def paste_from_boxes(
         >>> paste_from_boxes(torch.ones(1, 1, 8, 8), box, (8, 8), background=-9.0)[0, 0, 0, 0].item()
         -9.0
     """
-    x0, y0, x1, y1 = boxes.to(crops.dtype).unbind(-1)
-    columns, rows = pixel_centres(size[1], crops), pixel_centres(size[0], crops)
+    x0, y0, x1, y1 = boxes.unbind(-1)
+    columns, rows = pixel_centres(size[1], boxes), pixel_centres(size[0], boxes)
     horizontal = 2 * (columns - x0[:, None]) / _side(x0, x1) - 1
     vertical = 2 * (rows - y0[:, None]) / _side(y0, y1) - 1
-    inside = ((horizontal.abs() < 1)[:, None, None, :]) & ((vertical.abs() < 1)[:, None, :, None])
-    return torch.where(inside, _sample(crops, horizontal, vertical, "border"), background)
+    return torch.where(_inside(horizontal, vertical), _sample(crops, horizontal, vertical), background)
 
 
 def _positions(low: Tensor, high: Tensor, count: int) -> Tensor:
@@ -88,9 +89,17 @@ def _side(low: Tensor, high: Tensor) -> Tensor:
     return (high - low).clamp(min=1e-6)[:, None]
 
 
-def _sample(pictures: Tensor, horizontal: Tensor, vertical: Tensor, padding: str) -> Tensor:
+def _inside(horizontal: Tensor, vertical: Tensor) -> Tensor:
+    return ((horizontal.abs() < 1)[:, None, None, :]) & ((vertical.abs() < 1)[:, None, :, None])
+
+
+def _sample(pictures: Tensor, horizontal: Tensor, vertical: Tensor) -> Tensor:
+    """Bilinear samples, the border repeated; positions and sums in float32 or wider, whatever the pictures' dtype."""
     rows, columns = vertical.shape[1], horizontal.shape[1]
     grid = torch.stack([horizontal[:, None, :].expand(-1, rows, -1), vertical[:, :, None].expand(-1, -1, columns)], -1)
-    return functional.grid_sample(
-        pictures, grid.to(pictures.dtype), mode="bilinear", padding_mode=padding, align_corners=False
-    )
+    wide = torch.promote_types(accumulation_dtype(pictures), grid.dtype)
+    with torch.autocast(pictures.device.type, enabled=False):
+        sampled = functional.grid_sample(
+            pictures.to(wide), grid.to(wide), mode="bilinear", padding_mode="border", align_corners=False
+        )
+    return sampled.to(pictures.dtype)

@@ -64,10 +64,10 @@ class ROICropper(nn.Module):
         if aspect not in ("square", "image"):
             message = f"aspect must be 'square' or 'image', but it is {aspect!r}."
             raise ValueError(message)
-        if expand < 0 or not 0 < minimum <= 1 or not 0 <= floor < minimum_probability <= 1 or size < 1:
+        if expand < 0 or not 0 < minimum <= 1 or not 0 <= floor < minimum_probability <= 1 or size < 1 or sigmas <= 0:
             message = (
-                "ROICropper takes size >= 1, expand >= 0, 0 < minimum <= 1 and 0 <= floor < minimum_probability <= 1, "
-                f"but was given size={size}, expand={expand}, minimum={minimum}, floor={floor}, "
+                "ROICropper takes size >= 1, sigmas > 0, expand >= 0, 0 < minimum <= 1 and 0 <= floor < minimum_probability <= 1, "
+                f"but was given size={size}, sigmas={sigmas}, expand={expand}, minimum={minimum}, floor={floor}, "
                 f"minimum_probability={minimum_probability}."
             )
             raise ValueError(message)
@@ -103,7 +103,7 @@ class ROICropper(nn.Module):
         """
         check_probability(probability)
         height, width = probability.shape[-2:] if image_size is None else image_size
-        wide = probability.to(accumulation_dtype(probability))
+        wide = probability.to(accumulation_dtype(probability)).clamp(0, 1)
         valid = wide.detach().amax((-2, -1)) >= self.minimum_probability
         wide = wide.where(valid[..., None, None], 0.0)
         found = moments(remove_floor(wide, self.floor) if self.floor > 0 else wide)
@@ -127,9 +127,10 @@ class ROICropper(nn.Module):
         Returns:
             The crops; what lies outside the image repeats its border.
         """
+        _check_pair("images", images, boxes, masks=False)
         side = self.size if size is None else size
         flat = repeat(images, "b c h w -> (b k) c h w", k=boxes.shape[1])
-        crops = crop_to_boxes(flat, boxes.flatten(0, 1).to(images.dtype), (side, side), padding="border")
+        crops = crop_to_boxes(flat, boxes.flatten(0, 1), (side, side), padding="border")
         return rearrange(crops, "(b k) c h w -> b k c h w", k=boxes.shape[1])
 
     def crop_masks(
@@ -145,9 +146,10 @@ class ROICropper(nn.Module):
         Returns:
             The cropped masks.
         """
+        _check_pair("masks", masks, boxes, masks=True)
         side = self.size if size is None else size
         flat = rearrange(masks, "b k h w -> (b k) 1 h w")
-        crops = crop_to_boxes(flat, boxes.flatten(0, 1).to(masks.dtype), (side, side))
+        crops = crop_to_boxes(flat, boxes.flatten(0, 1), (side, side))
         return rearrange(crops, "(b k) 1 h w -> b k h w", k=masks.shape[1])
 
     def paste(
@@ -164,19 +166,29 @@ class ROICropper(nn.Module):
             crops: what `crop` or `crop_masks` returned, or something of the same place at any resolution.
             boxes: in pixel edges of the result.
             size: (height, width) of the result.
-            background: one number, or a tensor that broadcasts to the result. There is no default on purpose: the
-                published code's 0 is, read as a logit, a probability of 0.5 everywhere.
+            background: one number; a tensor of the result's shape; or, for crops of images, the images (b, c, h, w).
+                There is no default on purpose: the published code's 0 is, read as a logit, a probability of 0.5.
 
         Returns:
             The pictures.
+
+        Raises:
+            ValueError: crops, boxes and background do not belong together.
         """
-        images, masks = boxes.shape[:2]
-        flat = crops.reshape(images * masks, -1, *crops.shape[-2:])
+        _check_pair("crops", crops, boxes, masks=True)
         shape = (*crops.shape[:-2], *size)
         if isinstance(background, Tensor):
-            background = background.to(crops.dtype).expand(shape).reshape(images * masks, -1, *size)
-        full = paste_from_boxes(flat, boxes.flatten(0, 1).to(crops.dtype), size, background=background)
-        return full.reshape(shape)
+            images_behind_crops = crops.ndim == 5 and background.ndim == 4
+            behind = background[:, None].expand(shape) if images_behind_crops else background
+            if tuple(behind.shape) != shape:
+                message = (
+                    f"background must have the result's shape {shape}, or be the images (b, c, h, w) behind crops of images, "
+                    f"but its shape is {tuple(background.shape)}."
+                )
+                raise ValueError(message)
+            background = behind.flatten(0, 1).reshape(boxes.shape[0] * boxes.shape[1], -1, *size)
+        flat = crops.reshape(boxes.shape[0] * boxes.shape[1], -1, *crops.shape[-2:])
+        return paste_from_boxes(flat, boxes.flatten(0, 1), size, background=background).reshape(shape)
 
     def settings(self) -> dict[str, Any]:
         """Everything that decides where SAM looks, as plain values (the crop's size is the SAM's)."""
@@ -209,6 +221,18 @@ class ROICropper(nn.Module):
             spans.append((low, low + span))
         (x0, x1), (y0, y1) = spans
         return torch.stack([x0, y0, x1, y1], -1)
+
+
+def _check_pair(name: str, pictures: Tensor, boxes: Tensor, *, masks: bool) -> None:
+    """Pictures and boxes of the same images (and, for masks and crops, of the same masks)."""
+    shared = 2 if masks else 1
+    if boxes.ndim != 3 or pictures.ndim < 4 or pictures.shape[:shared] != boxes.shape[:shared]:
+        expected = "(b, k, ..., h, w)" if masks else "(b, c, h, w)"
+        message = (
+            f"{name} must be {expected} and boxes (b, k, 4) of the same images, but their shapes are "
+            f"{tuple(pictures.shape)} and {tuple(boxes.shape)}; make the boxes with locate from these images' masks."
+        )
+        raise ValueError(message)
 
 
 def _limits(box: Tensor, image_size: Sequence[int], content_sizes: Tensor | None) -> tuple[Tensor, Tensor]:

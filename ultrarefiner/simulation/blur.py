@@ -15,7 +15,8 @@ def gaussian_blur(mask: Float[Tensor, "b k h w"], sigma: Float[Tensor, "b k"]) -
     .. math:: \hat g(f_x, f_y) = e^{-2 \pi^2 \sigma^2 (f_x^2 + f_y^2)}
 
     in the frequency domain. The cost does not depend on sigma, which a kernel's would: sigmas here follow the
-    lesion's size. The mean of each mask is kept.
+    lesion's size. The mean of each mask is kept. Below a sigma of one pixel a Gaussian is too narrow for the pixels to
+    hold all of it; what they get is its part below their highest frequency, not samples of it.
 
     Args:
         mask: masks in [0, 1]; an empty or a full one stays as it is.

@@ -37,6 +37,30 @@ class FailureParameters:
     hole_radius: Float[Tensor, "b k n"]
     softness: Float[Tensor, "b k"]
 
+    def to(self, like: Tensor) -> FailureParameters:
+        """The same parameters on another tensor's device and in its dtype.
+
+        All fields travel to a GPU in one copy from pinned memory, for which nobody waits.
+
+        Args:
+            like: a floating-point tensor.
+
+        Example:
+            >>> import torch
+            >>> drawn = SimpleFailures().draw(2, 1, torch.Generator())
+            >>> drawn.to(torch.zeros(1, dtype=torch.float64)).growth.dtype
+            torch.float64
+        """
+        single = [field[..., None] for field in (self.growth, self.rounding, self.softness)]
+        packed = torch.cat([*single, self.shift, self.hole_position, self.hole_radius], -1).to(like.dtype)
+        if like.is_cuda and not packed.is_cuda:
+            packed = packed.pin_memory().to(like.device, non_blocking=True)
+        else:
+            packed = packed.to(like.device)
+        growth, rounding, softness = packed[..., :3].unbind(-1)
+        position, hole_radius = packed[..., 5:].chunk(2, -1)
+        return FailureParameters(growth, rounding, packed[..., 3:5], position, hole_radius, softness)
+
 
 def simulate_failures(target: Float[Tensor, "b k h w"], parameters: FailureParameters) -> Float[Tensor, "b k h w"]:
     r"""Give each true mask its errors, the whole batch at once.
@@ -46,8 +70,8 @@ def simulate_failures(target: Float[Tensor, "b k h w"], parameters: FailureParam
     ``growth``; it is shifted; holes are cut, also at its border, if they are larger than a pixel; the edge is
     blurred by ``softness``, at least half a pixel.
 
-    An empty target stays empty. An erosion never removes the lesion's thickest part. What leaves the frame is
-    lost.
+    An empty target stays empty. An erosion never removes the lesion's thickest part, and where softness would take all
+    that is left below one half, the mask is scaled until its peak is 0.55. What leaves the frame is lost.
 
     Args:
         target: the true masks; a pixel above 0.5 is lesion (NaN is not).
@@ -57,7 +81,7 @@ def simulate_failures(target: Float[Tensor, "b k h w"], parameters: FailureParam
         Soft masks in [0, 1] on the target's device, float32 or wider. No gradient is defined.
 
     Raises:
-        ValueError: if the target is not (b, k, h, w), or the parameters are those of another batch.
+        ValueError: if the target is not (b, k, h, w), or a field of the parameters has another shape than it should.
 
     Example:
         >>> import torch
@@ -70,24 +94,27 @@ def simulate_failures(target: Float[Tensor, "b k h w"], parameters: FailureParam
     _check(target, parameters)
     dtype = torch.promote_types(target.dtype, torch.float32)
     lesion = (target > 0.5).to(dtype)
+    parameters = parameters.to(lesion)
     area = lesion.sum((-2, -1))
     radius = (area / torch.pi).sqrt()
     field, level = _contour_field(lesion, radius, parameters)
-    field = _shifted(field, radius[..., None] * parameters.shift.to(lesion))
+    field = _shifted(field, radius[..., None] * parameters.shift)
     # The thickest part of a thin lesion stays, unless the shift has carried it out of the frame.
     level = torch.minimum(level, (0.98 * field.amax((-2, -1))).clamp(min=0.01))
     failed = field > level[..., None, None]
     failed = failed & ~_holes(failed, radius, parameters)
-    soft = gaussian_blur(failed.to(dtype), (radius * parameters.softness.to(lesion)).clamp(min=0.5))
+    soft = gaussian_blur(failed.to(dtype), (radius * parameters.softness).clamp(min=0.5))
+    lift = (0.55 / soft.amax((-2, -1)).clamp(min=1e-6)).clamp(min=1).where(failed.any(-1).any(-1), 1.0)
+    soft = soft * lift[..., None, None]
     return soft.masked_fill((area == 0)[..., None, None], 0.0)
 
 
 def _contour_field(
     lesion: Float[Tensor, "b k h w"], radius: Float[Tensor, "b k"], parameters: FailureParameters
 ) -> tuple[Float[Tensor, "b k h w"], Float[Tensor, "b k"]]:
-    growth = radius * parameters.growth.to(lesion)
+    growth = radius * parameters.growth
     # A level more than two sigma away would lie in the blur's numerical noise.
-    sigma = torch.maximum(radius * parameters.rounding.to(lesion), growth.abs() / 2).clamp(min=0.5)
+    sigma = torch.maximum(radius * parameters.rounding, growth.abs() / 2).clamp(min=0.5)
     field = gaussian_blur(lesion, sigma)
     level: Tensor = torch.special.ndtr(-growth / sigma)
     return field, level
@@ -97,7 +124,9 @@ def _shifted(field: Float[Tensor, "b k h w"], shift: Float[Tensor, "b k 2"]) -> 
     height, width = field.shape[-2:]
     theta = torch.zeros(*shift.shape[:2], 2, 3, dtype=field.dtype, device=field.device)
     theta[..., 0, 0] = theta[..., 1, 1] = 1
-    theta[..., 2] = -2 * shift / torch.tensor([width, height], dtype=field.dtype, device=field.device)
+    # Plain numbers: a tensor of the two sides would have to be copied to the device.
+    theta[..., 0, 2] = -2 / width * shift[..., 0]
+    theta[..., 1, 2] = -2 / height * shift[..., 1]
     grid = functional.affine_grid(
         theta.flatten(0, 1), [field.shape[0] * field.shape[1], 1, height, width], align_corners=False
     )
@@ -108,12 +137,12 @@ def _shifted(field: Float[Tensor, "b k h w"], shift: Float[Tensor, "b k 2"]) -> 
 def _holes(lesion: Tensor, radius: Float[Tensor, "b k"], parameters: FailureParameters) -> Tensor:
     height, width = lesion.shape[-2:]
     count = lesion.flatten(2).cumsum(-1)
-    rank = (parameters.hole_position.to(radius) * count[..., -1:]).floor() + 1
-    pixel = torch.searchsorted(count, rank.to(count.dtype)).clamp(max=height * width - 1)
+    rank = (parameters.hole_position * count[..., -1:]).floor() + 1
+    pixel = torch.searchsorted(count, rank).clamp(max=height * width - 1)
     centre_y, centre_x = (pixel // width)[..., None, None], (pixel % width)[..., None, None]
     y = torch.arange(height, device=lesion.device)[:, None]
     x = torch.arange(width, device=lesion.device)
-    size = (radius[..., None] * parameters.hole_radius.to(radius))[..., None, None]
+    size = (radius[..., None] * parameters.hole_radius)[..., None, None]
     size = size.masked_fill(size < 0.5, 0.0)  # smaller than its pixel
     return ((y - centre_y).square() + (x - centre_x).square() < size.square()).any(2)
 
@@ -125,12 +154,17 @@ def _check(target: Tensor, parameters: FailureParameters) -> None:
             "Add the missing axes, for example target[:, None]."
         )
         raise ValueError(message)
-    if parameters.growth.shape != target.shape[:2]:
-        message = (
-            f"parameters must hold one set of errors a mask, (b, k) = {tuple(target.shape[:2])}; "
-            f"got {tuple(parameters.growth.shape)}. Draw them with SimpleFailures.draw(b, k, generator)."
-        )
-        raise ValueError(message)
+    masks = tuple(target.shape[:2])
+    holes = (*masks, *parameters.hole_position.shape[-1:])
+    wanted = {"growth": masks, "rounding": masks, "softness": masks, "shift": (*masks, 2)}
+    for field, shape in {**wanted, "hole_position": holes, "hole_radius": holes}.items():
+        came = tuple(getattr(parameters, field).shape)
+        if came != shape:
+            message = (
+                f"parameters must hold one set of errors a mask, (b, k) = {masks}: {field} must be {shape}; "
+                f"got {came}. Draw them with SimpleFailures.draw(b, k, generator)."
+            )
+            raise ValueError(message)
 
 
 class SimpleFailures:

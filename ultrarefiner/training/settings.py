@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import inspect
 import os
 import re
 from collections.abc import Mapping, Sequence, Set
@@ -104,10 +105,11 @@ def _describe_function(value: Any, name: str, depth: int) -> dict[str, Any]:
     if isinstance(value, functools.partial):
         parts = {"function": value.func, "args": value.args, "keywords": value.keywords}
         return {"class": "partial", **_describe(parts, name, depth + 1)}
+    owner = getattr(value, "__self__", None)
+    value = inspect.unwrap(value)  # what a decorator encloses is its own affair
     described = {"class": value.__qualname__}
     if "<lambda>" in value.__qualname__.rsplit(".", 1)[-1]:
         raise _refusal(value, name, "all lambdas have the same name")
-    owner = getattr(value, "__self__", None)
     if owner is not None and not isinstance(owner, ModuleType):
         described["of"] = _describe(owner, f"{name}.__self__", depth + 1)
     closure = getattr(value, "__closure__", None) or ()
