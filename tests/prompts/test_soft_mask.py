@@ -154,9 +154,17 @@ def test_degenerate_masks_are_defined_and_finite(name: str, dtype: torch.dtype, 
         assert mask.grad.abs().max() == 0
 
 
-def test_a_full_mask_has_no_background_point() -> None:
-    prompts = DifferentiablePromptExtractor(image_size=64)(torch.ones(1, 1, 32, 32))
+@pytest.mark.parametrize("rule", [BoxBackground(), FarCorner()], ids=repr)
+def test_a_full_mask_has_no_background_point(rule: object) -> None:
+    prompts = DifferentiablePromptExtractor(image_size=64, negative=rule)(torch.ones(1, 1, 32, 32))
     assert prompts.labels.tolist() == [[[1, -1]]]
+
+
+def test_rounding_below_zero_does_no_harm() -> None:
+    mask = torch.full((1, 1, 100, 100), -1.7e-5)
+    mask[..., 50, 50:56] = 1
+    prompts = DifferentiablePromptExtractor()(mask)
+    assert torch.isfinite(prompts.boxes).all()
 
 
 def value_at(mask: Tensor, point: Tensor, size: int) -> float:
@@ -179,6 +187,7 @@ def test_mean_shift_ends_inside_where_the_centroid_may_not(name: str) -> None:
 def test_mean_shift_follows_its_lesion() -> None:
     mask = lesion(64, 64, (20, 20), (9, 9))[None, None].requires_grad_()
     point = DifferentiablePromptExtractor(image_size=64, positive=MeanShift())(mask).points[0, 0, 0]
+    assert (point - 19.5).abs().max() < 1.5
     point[0].backward()
     assert mask.grad[0, 0, 20, 24] > 0 > mask.grad[0, 0, 20, 15]
 
@@ -269,11 +278,24 @@ def test_wrong_masks_get_a_sentence(mask: Tensor, sentence: str) -> None:
     [
         ({"mask_style": "distance"}, "mask_style must be 'direct', 'gaussian' or None, but it is 'distance'"),
         ({"floor": 0.2}, "floor is 0.2 and minimum_probability is 0.1. Lower the floor"),
+        ({"sigmas": -1.0}, "must be above 0, but they are -1.0, 10.0"),
+        ({"positive": lambda geometry: None}, "positive must be a point rule that is a dataclass"),
     ],
 )
 def test_wrong_options_get_a_sentence(options: dict[str, object], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         DifferentiablePromptExtractor(**options)
+
+
+@pytest.mark.parametrize("rule", [lambda: MeanShift(bandwidth=0.0), lambda: BoxBackground(softness=0.0)])
+def test_widths_of_zero_are_refused(rule: object) -> None:
+    with pytest.raises(ValueError, match=r"must be above 0, a share of SAM's frame, but it is 0.0"):
+        rule()
+
+
+def test_steps_below_zero_are_refused() -> None:
+    with pytest.raises(ValueError, match="steps must be at least 0, but it is -1"):
+        MeanShift(steps=-1)
 
 
 def test_gamma_below_one_is_refused() -> None:

@@ -87,3 +87,8 @@ def test_logits_of_certain_probabilities_are_finite(dtype: torch.dtype) -> None:
 def test_wrong_gates_get_a_sentence(arguments: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="gamma > 0 and 0 <= minimum <= maximum <= 1, but was given"):
         UncertaintyGate(**arguments)
+
+
+def test_a_product_of_nothing_gets_a_sentence() -> None:
+    with pytest.raises(ValueError, match="gates must be at least one gate"):
+        ProductGate()

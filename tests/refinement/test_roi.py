@@ -144,3 +144,45 @@ def test_wrong_arguments_get_a_sentence() -> None:
         ROICropper().locate(torch.zeros(4, 4))
     with pytest.raises(ValueError, match="must not hold NaN"):
         ROICropper().locate(torch.full((1, 1, 4, 4), torch.nan))
+
+
+def test_each_result_has_its_own_images_background() -> None:
+    cropper = ROICropper(size=8)
+    images = torch.stack([torch.zeros(1, 10, 10), torch.ones(1, 10, 10)])
+    boxes = torch.tensor([[2.0, 2.0, 6.0, 6.0]]).expand(2, 2, 4)
+    full = cropper.paste(torch.full((2, 2, 1, 8, 8), 5.0), boxes, size=(10, 10), background=images)
+    assert full[:, :, 0, 0, 0].tolist() == [[0, 0], [1, 1]]
+
+
+def test_masks_do_not_fade_at_the_border() -> None:
+    full = torch.ones(1, 1, 20, 20)
+    boxes = torch.tensor([[[0.0, 0.0, 20.0, 20.0]]])
+    assert ROICropper().crop_masks(full, boxes, size=100).min() > 0.9999
+    outside = ROICropper().crop_masks(full, boxes - 10, size=100)
+    assert outside[0, 0, :50, :50].max() == 0
+    assert outside[0, 0, 50:, 50:].min() > 0.9999
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_narrow_pictures_are_cropped_in_the_right_place(dtype: torch.dtype) -> None:
+    ramp = (torch.arange(1000.0) + 0.5).div(1000).expand(1, 1, 700, 1000)
+    boxes = torch.tensor([[[803.3, 411.7, 967.9, 576.3]]])
+    cropper = ROICropper(size=64)
+    narrow = cropper.crop(ramp.to(dtype), boxes)
+    assert narrow.dtype == dtype
+    torch.testing.assert_close(narrow.float(), cropper.crop(ramp, boxes), atol=1e-2, rtol=0)
+
+
+@pytest.mark.usefixtures("unhooked")
+def test_crops_and_boxes_of_other_images_get_a_sentence() -> None:
+    cropper, boxes = ROICropper(size=8), torch.zeros(2, 1, 4)
+    with pytest.raises(ValueError, match=r"images must be \(b, c, h, w\) and boxes \(b, k, 4\) of the same images"):
+        cropper.crop(torch.rand(3, 1, 9, 9), boxes)
+    with pytest.raises(ValueError, match=r"masks must be \(b, k, ..., h, w\)"):
+        cropper.crop_masks(torch.rand(2, 3, 9, 9), boxes)
+    with pytest.raises(ValueError, match=r"crops must be"):
+        cropper.paste(torch.rand(2, 3, 8, 8), boxes, size=(9, 9), background=0.0)
+    with pytest.raises(ValueError, match=r"background must have the result's shape \(2, 1, 9, 9\)"):
+        cropper.paste(torch.rand(2, 1, 8, 8), boxes, size=(9, 9), background=torch.zeros(2, 1, 8, 8))
+    with pytest.raises(ValueError, match=r"sigmas > 0.*sigmas=0"):
+        ROICropper(sigmas=0)

@@ -172,3 +172,17 @@ def test_a_frozen_encoder_costs_no_graph(sam: SAM) -> None:
 def test_embeddings_of_other_images_get_a_sentence(sam: SAM) -> None:
     with pytest.raises(ValueError, match=r"embeddings of shape \(2, 64, 8, 8\) do not go with prompts for 3 images"):
         decode(sam, torch.zeros(2, 64, 8, 8), random_prompts(3, 2))
+
+
+def test_a_subclass_of_the_prompt_encoder_is_called(sam: SAM) -> None:
+    from segment_anything.modeling import PromptEncoder
+
+    class Own(PromptEncoder):
+        def forward(self, points: object, boxes: object, masks: object) -> tuple[Tensor, Tensor]:
+            sparse, dense = super().forward(points, boxes, masks)
+            return sparse, dense + 1
+
+    encoder = Own(64, (8, 8), (128, 128), 16)
+    encoder.load_state_dict(sam.prompt_encoder.state_dict())
+    prompts = random_prompts(1, 2)
+    torch.testing.assert_close(embed_prompts(encoder, prompts)[1], embed_prompts(sam.prompt_encoder, prompts)[1] + 1)

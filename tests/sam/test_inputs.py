@@ -51,7 +51,7 @@ def test_sam_pads_with_zero_after_normalising() -> None:
 @given(height=st.integers(20, 300), width=st.integers(20, 300))
 @settings(deadline=None, max_examples=15)
 def test_sam_masks_come_back_as_segment_anything_does_it(height: int, width: int) -> None:
-    masks = torch.randn(2, 3, 32, 32)
+    masks = torch.randn(2, 3, 32, 32, dtype=torch.float64)
     policy = SAMInput(128)
     frame = policy.frame((height, width))
     theirs = segment_anything(128).postprocess_masks(masks, frame.content, (height, width))
@@ -61,13 +61,13 @@ def test_sam_masks_come_back_as_segment_anything_does_it(height: int, width: int
 @given(height=st.integers(20, 300), width=st.integers(20, 300))
 @settings(deadline=None, max_examples=15)
 def test_medsam_squashes_and_takes_each_images_own_range(height: int, width: int) -> None:
-    images = torch.rand(2, 3, height, width) * 0.5 + 0.2
+    images = torch.rand(2, 3, height, width, dtype=torch.float64) * 0.5 + 0.2
     resized = functional.interpolate(images, (128, 128), mode="bicubic", antialias=True)
     low, high = resized.flatten(1).min(1).values, resized.flatten(1).max(1).values
     expected = (resized - low.view(2, 1, 1, 1)) / (high - low).view(2, 1, 1, 1)
     policy = MedSAMInput(128)
     torch.testing.assert_close(policy(images), expected)
-    masks = torch.randn(2, 1, 32, 32)
+    masks = torch.randn(2, 1, 32, 32, dtype=torch.float64)
     torch.testing.assert_close(
         policy.restore(masks, policy.frame((height, width))),
         functional.interpolate(masks, (height, width), mode="bilinear"),

@@ -135,7 +135,8 @@ def test_embeddings_stand_in_for_images(cropper: ROICropper | None) -> None:
     )
     boxes = None if cropper is None else cropper.locate(probability, (50, 60))
     embeddings = refiner.encode(images, boxes)
-    same(refiner(None, probability, embeddings=embeddings, image_size=(50, 60)), refiner(images, probability))
+    again = refiner(None, probability, embeddings=embeddings, boxes=boxes, image_size=(50, 60))
+    same(again, refiner(images, probability))
 
 
 def test_a_frozen_encoder_has_no_graph_and_the_mask_still_has_its_gradient() -> None:
@@ -249,12 +250,20 @@ def test_a_foreign_sam_must_name_its_input() -> None:
         (torch.zeros(1, 1, 8, 8), torch.zeros(8, 8), {}, r"probability must be \(b, k, h, w\)"),
         (torch.zeros(1, 1, 8, 8), torch.full((1, 1, 8, 8), -3.0), {}, "if these are logits"),
         (torch.zeros(3, 1, 8, 8), torch.zeros(2, 1, 8, 8), {}, "there are 3 images and masks for 2"),
-        (None, torch.zeros(2, 1, 8, 8), {}, "images must be given, or embeddings"),
+        (None, torch.zeros(2, 1, 8, 8), {}, "either images or embeddings .* must be given, but both are None"),
+        (torch.zeros(2, 1, 8, 8), torch.zeros(2, 1, 8, 8), {"embeddings": torch.zeros(2, 64, 4, 4)}, "both came"),
+        (None, torch.zeros(2, 1, 8, 8), {"embeddings": torch.zeros(2, 64, 4, 4)}, "boxes must be given with a cropper"),
         (
-            None,
-            torch.zeros(2, 1, 8, 8),
-            {"embeddings": torch.zeros(2, 64, 4, 4)},
-            r"embeddings must be \(b, k, d, h, w\)",
+            torch.zeros(1, 1, 8, 8),
+            torch.zeros(1, 1, 8, 8),
+            {"coarse_logits": torch.zeros(1, 1, 4, 4)},
+            r"coarse_logits must have the masks' shape \(1, 1, 8, 8\)",
+        ),
+        (
+            torch.zeros(1, 1, 8, 8),
+            torch.zeros(1, 1, 8, 8),
+            {"content_sizes": torch.zeros(1, 3).int()},
+            r"content_sizes must be \(1, 2\)",
         ),
     ],
 )
@@ -267,3 +276,51 @@ def test_wrong_input_gets_a_sentence(images: Tensor | None, probability: Tensor,
 def test_a_sam_without_organs_gets_a_sentence() -> None:
     with pytest.raises(ValueError, match="Linear lacks image_encoder, prompt_encoder, mask_decoder; use build_sam"):
         SAMRefiner(nn.Linear(1, 1))
+
+
+@pytest.mark.usefixtures("unhooked")
+def test_boxes_and_cropper_go_together() -> None:
+    with pytest.raises(ValueError, match="boxes were given, but this refiner has no cropper"):
+        SAMRefiner(tiny()).encode(torch.rand(1, 1, 8, 8), torch.zeros(1, 1, 4))
+    with pytest.raises(ValueError, match="boxes must be given with a cropper"):
+        SAMRefiner(tiny(), cropper=ROICropper()).in_sam_frame(torch.rand(1, 1, 8, 8))
+
+
+@pytest.mark.parametrize("cropper", croppers(), ids=["whole", "roi"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_narrow_images_and_masks_at_a_real_size(cropper: ROICropper | None, dtype: torch.dtype) -> None:
+    """Edges of a 700 x 1000 picture do not fit into bfloat16, whose steps are 4 there."""
+    refiner = SAMRefiner(tiny(), cropper=cropper)
+    ramp = torch.linspace(0, 1, 1000).expand(1, 1, 700, 1000).to(dtype)
+    mask = (0.75 * lesion(700, 1000, (300, 777), (41, 67)))[None, None].to(dtype)
+    narrow, wide = refiner(ramp, mask), refiner(ramp.float(), mask.float())
+    torch.testing.assert_close(narrow.logits.float(), wide.logits, atol=2e-2, rtol=1e-2)
+    torch.testing.assert_close(narrow.prompts.boxes, wide.prompts.boxes)
+
+
+def test_the_whole_chain_is_segment_anythings() -> None:
+    """Preprocess, encode, prompt, decode, upsample three candidates, select: their calls, a non-square image."""
+    from segment_anything.modeling import Sam
+    from segment_anything.utils.transforms import ResizeLongestSide
+
+    sam = tiny()
+    theirs = Sam(sam.image_encoder, sam.prompt_encoder, sam.mask_decoder).eval()
+    image, mask = torch.rand(1, 3, 60, 100), (0.9 * lesion(60, 100, (25, 60), (9, 14)))[None, None]
+    refinement = SAMRefiner(sam)(image, mask)
+    size = ResizeLongestSide.get_preprocess_shape(60, 100, 64)
+    resized = functional.interpolate(image * 255, size, mode="bilinear", antialias=True)
+    prompts = refinement.prompts
+    with torch.no_grad():
+        sparse, dense = theirs.prompt_encoder(
+            points=(prompts.points[0], prompts.labels[0]), boxes=prompts.boxes[0], masks=prompts.mask_logits[0][:, None]
+        )
+        low, iou = theirs.mask_decoder(
+            image_embeddings=theirs.image_encoder(theirs.preprocess(resized)),
+            image_pe=theirs.prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=True,
+        )
+        full = theirs.postprocess_masks(low, size, (60, 100))
+        expected = (torch.softmax(iou / 0.1, -1)[..., None, None] * full).sum(1)
+    torch.testing.assert_close(refinement.logits[0], expected, atol=1e-4, rtol=1e-4)

@@ -89,8 +89,9 @@ def test_padding_is_no_place_for_sam_to_look() -> None:
     assert boxes[0, 0, 3] <= 30 < boxes[1, 0, 3]
 
 
-def test_an_empty_mask_passes_through() -> None:
-    model = UltraRefiner(coarse=Says(torch.full((1, 1, 40, 56), -9.0)), refiner=refiner(ROICropper()))
+@pytest.mark.parametrize("gate", [None, UncertaintyGate(), LearnedGate()])
+def test_an_empty_mask_passes_through(gate: nn.Module | None) -> None:
+    model = UltraRefiner(coarse=Says(torch.full((1, 1, 40, 56), -25.0)), refiner=refiner(ROICropper()), gate=gate)
     result = model(torch.rand(1, 1, 40, 56))
     torch.testing.assert_close(result.refined_logits, result.coarse_logits)
     assert not result.prompts.valid.any()
@@ -128,3 +129,8 @@ def test_a_coarse_network_that_returns_something_else_gets_a_sentence(answer: ob
         ValueError, match=rf"coarse must return logits \(b, k, h, w\) with b = 1, but it returned {came}"
     ):
         UltraRefiner(coarse=Wrong(), refiner=refiner())(torch.zeros(1, 1, 16, 16))
+
+
+def test_a_negative_gradient_scale_gets_a_sentence() -> None:
+    with pytest.raises(ValueError, match="gradient_scale must be a finite number of at least 0, but it is -1"):
+        UltraRefiner(coarse=Says(coarse_logits()), refiner=refiner(), gradient_scale=-1.0)

@@ -120,6 +120,9 @@ def _read_torch(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(_explain_pickle(path, str(error))) from error
+    except PermissionError as error:
+        message = f"{path} may not be read by this user; change its permissions, or copy it to where you may read."
+        raise PermissionError(message) from error
     except (EOFError, RuntimeError, OSError, KeyError, AttributeError, ValueError) as error:
         message = f"{path} ({path.stat().st_size:,} bytes) is truncated or damaged. {_DOWNLOAD_AGAIN}"
         raise ValueError(message) from error

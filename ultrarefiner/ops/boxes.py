@@ -87,7 +87,7 @@ def box_profile(
         low: lower limits, pixel edges.
         high: upper limits, pixel edges.
         length: number of pixels of the axis.
-        softness: t, in pixels; the limit 0 is a hard edge.
+        softness: t, in pixels, above 0; smaller is harder.
 
     Example:
         >>> box_profile(torch.tensor(1.0), torch.tensor(3.0), 4, softness=0.01).round()

@@ -86,13 +86,18 @@ class Centroid:
 class BoxBackground:
     r"""The centroid of the background inside the box: of :math:`(1 - P) \cdot B` with B the sigmoid-edged box.
 
-    Where almost nothing of the box is background (a mask that is full) the point is undefined.
+    Where almost nothing of the box is background (a mask that is full) the point is undefined. The background around a
+    symmetric lesion has its centroid *in* the lesion, next to the positive point: this is the seed's rule as it stands.
+    `FarCorner` lies in the background.
 
     Attributes:
         softness: width t of the sigmoid edge as a share of SAM's frame (0.005 is 5 pixels of 1024).
     """
 
     softness: float = 0.005
+
+    def __post_init__(self) -> None:
+        _refuse_unless_positive("softness", self.softness)
 
     def __call__(self, geometry: MaskGeometry) -> PointChoice:
         """The background point of every mask, from the box's two profiles: no box-sized mask is made."""
@@ -118,11 +123,12 @@ class BoxBackground:
 class FarCorner:
     """The corner of the box that is farthest from the centroid: the negative point of the published code.
 
-    Piecewise smooth: the gradient is that of the chosen corner. The corner is kept inside the picture.
+    Piecewise smooth: the gradient is that of the chosen corner. The corner is kept inside the picture; where P there is
+    0.5 or more (a mask that is full) the point is undefined.
     """
 
     def __call__(self, geometry: MaskGeometry) -> PointChoice:
-        """The far corner of every mask's box; defined wherever the mask has mass."""
+        """The far corner of every mask's box."""
         height, width = geometry.weight.shape[-2:]
         x0, y0, x1, y1 = geometry.box.unbind(-1)
         x = torch.stack([x0, x1, x0, x1], -1).clamp(0.5, width - 0.5)
@@ -133,7 +139,8 @@ class FarCorner:
         near_best = distance >= distance.amax(-1, keepdim=True) * (1 - 1e-5)
         chosen = near_best.int().argmax(-1)
         points = torch.gather(corners, -2, chosen[..., None, None].expand(*chosen.shape, 1, 2)).squeeze(-2)
-        return PointChoice(points, geometry.moments.mass > 0)
+        background = _value_at(geometry.weight.detach(), points.detach()) < 0.5
+        return PointChoice(points, (geometry.moments.mass > 0) & background)
 
 
 @dataclass(frozen=True)
@@ -155,6 +162,12 @@ class MeanShift:
     steps: int = 3
     bandwidth: float = 0.02
 
+    def __post_init__(self) -> None:
+        _refuse_unless_positive("bandwidth", self.bandwidth)
+        if self.steps < 0:
+            message = f"steps must be at least 0, but it is {self.steps}."
+            raise ValueError(message)
+
     def __call__(self, geometry: MaskGeometry) -> PointChoice:
         """The mode of every mask."""
         start = _deepest_pixel(geometry.weight.detach())
@@ -175,21 +188,29 @@ class MeanShift:
         return PointChoice(held.where(left[..., None], point), geometry.moments.mass > 0)
 
 
+def _refuse_unless_positive(name: str, value: float) -> None:
+    if value <= 0:
+        message = f"{name} must be above 0, a share of SAM's frame, but it is {value}."
+        raise ValueError(message)
+
+
 def _bell(centre: Tensor, length: int, deviation: float) -> Tensor:
     distance = (pixel_centres(length, centre) - centre[..., None]) / deviation
     return torch.exp(-0.5 * distance.square())
 
 
 def _deepest_pixel(weight: Tensor) -> Tensor:
-    """Where a mask is thickest: P times the sum, over windows of doubling size, of their mean to the fourth."""
+    """Where a mask is thickest: P times the sum, over windows of growing size, of their mean to the fourth."""
     height, width = weight.shape[-2:]
     depth = torch.zeros_like(weight)
     side = 3
     while side <= max(3, min(height, width) // 2):
         padding = side // 2
-        mean = functional.avg_pool2d(weight, side, stride=1, padding=padding)
+        # Along one axis after the other: a window of n x n in 2n steps.
+        along = functional.avg_pool2d(weight, (side, 1), stride=1, padding=(padding, 0))
+        mean = functional.avg_pool2d(along, (1, side), stride=1, padding=(0, padding))
         depth = depth + mean**4
-        side = 2 * side + 1
+        side = side + 2 * max(1, side // 4)
     deepest = (weight * (depth + 1e-6)).flatten(-2).argmax(-1)
     x, y = deepest % width, torch.div(deepest, width, rounding_mode="floor")
     return torch.stack([x, y], -1).to(weight.dtype) + 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import is_dataclass
 from typing import Any, get_args
 
 import torch
@@ -49,7 +50,8 @@ class DifferentiablePromptExtractor(nn.Module):
         minimum_probability: a mask whose largest value is below this is empty.
 
     Raises:
-        ValueError: an unknown style, or a floor that would hide a mask that is not empty.
+        ValueError: an unknown style, a number out of range, a floor that would hide a mask that is not empty, or a rule
+            that is no dataclass.
 
     Example:
         >>> probability = torch.zeros(1, 1, 64, 64)
@@ -85,6 +87,19 @@ class DifferentiablePromptExtractor(nn.Module):
                 "Lower the floor, or raise minimum_probability."
             )
             raise ValueError(message)
+        if (sigmas is not None and sigmas <= 0) or logit_scale <= 0 or blur_sigma <= 0 or image_size < 1:
+            message = (
+                "sigmas, logit_scale, blur_sigma and image_size must be above 0, but they are "
+                f"{sigmas}, {logit_scale}, {blur_sigma} and {image_size}."
+            )
+            raise ValueError(message)
+        for name, rule in (("positive", positive), ("negative", negative)):
+            if rule is not None and not is_dataclass(rule):
+                message = (
+                    f"{name} must be a point rule that is a dataclass, so that a checkpoint remembers its numbers, but "
+                    f"it is {type(rule).__name__}; put @dataclass(frozen=True) above it."
+                )
+                raise ValueError(message)
         self.image_size = image_size
         self.mask_style = mask_style
         self.positive = positive
@@ -112,7 +127,7 @@ class DifferentiablePromptExtractor(nn.Module):
         frame = squash_frame(probability.shape[-2:], self.image_size) if frame is None else frame
         frame = frame.of_raster(probability.shape[-2:])
         with torch.autocast(probability.device.type, enabled=False):
-            wide = probability.to(accumulation_dtype(probability))
+            wide = probability.to(accumulation_dtype(probability)).clamp(0, 1)
             valid = wide.detach().amax((-2, -1)) >= self.minimum_probability
             wide = wide.where(valid[..., None, None], 0.0)
             geometry = self._geometry(wide, frame)

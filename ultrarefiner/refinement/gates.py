@@ -56,8 +56,9 @@ class UncertaintyGate(nn.Module):
 
     The gate is largest (:math:`g_1`) at c = 0.5 and smallest (:math:`g_0`) where c is 0 or 1, so with :math:`g_0 = 0`
     it can never undo a confident error; the minimum is there for that. For :math:`\gamma < 1` the power has an infinite
-    slope at c = 0.5: the distance from 0.5 is rounded off, :math:`\sqrt{(2c - 1)^2 + \epsilon^2}`, so that gradients
-    are finite everywhere.
+    slope at c = 0.5, so with :math:`r = \sqrt{(2c - 1)^2 + \epsilon^2}` and :math:`\epsilon = 10^{-3}` it is replaced
+    by :math:`(r^\gamma - \epsilon^\gamma) / ((1 + \epsilon^2)^{\gamma / 2} - \epsilon^\gamma)`: 0 at c = 0.5, 1 at
+    c = 0 and 1, finite gradients everywhere.
 
     Args:
         gamma: above 0; smaller confines SAM to the most uncertain pixels.
@@ -162,7 +163,10 @@ class ProductGate(nn.Module):
     """The product of several gates: SAM enters only where all of them let it.
 
     Args:
-        gates: the gates to multiply.
+        gates: the gates to multiply, at least one.
+
+    Raises:
+        ValueError: there is no gate.
 
     Example:
         >>> gate = ProductGate(UncertaintyGate(), LearnedGate())
@@ -173,6 +177,9 @@ class ProductGate(nn.Module):
 
     def __init__(self, *gates: nn.Module) -> None:
         super().__init__()
+        if not gates:
+            message = "gates must be at least one gate; an empty product would take SAM's mask everywhere."
+            raise ValueError(message)
         self.gates = nn.ModuleList(gates)
 
     def forward(

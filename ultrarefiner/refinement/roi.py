@@ -29,14 +29,14 @@ class ROICropper(nn.Module):
         size: side of the square crop, in pixels; `SAMRefiner` takes its SAM's input size instead.
         expand: margin on each side, as a share of the box's side.
         sigmas: half the soft box's side in standard deviations.
-        aspect: "square", or "image" for the image's own aspect (then the crop is stretched as the whole image would
-            be).
-        minimum: smallest side of the region as a share of the image's longer side.
+        aspect: "square", or "image" for the image's own aspect: the crop is then stretched to a square, as MedSAM
+            stretches whole images.
+        minimum: smallest width of the region as a share of the image's longer side.
         floor: probability that counts as nothing, see `DifferentiablePromptExtractor`.
         minimum_probability: a mask whose largest value is below this is empty.
 
     Raises:
-        ValueError: an unknown aspect, a negative margin, or a minimum or floor out of range.
+        ValueError: an unknown aspect, or a number out of range.
 
     Example:
         >>> cropper = ROICropper(size=64)
@@ -66,7 +66,8 @@ class ROICropper(nn.Module):
             raise ValueError(message)
         if expand < 0 or not 0 < minimum <= 1 or not 0 <= floor < minimum_probability <= 1 or size < 1 or sigmas <= 0:
             message = (
-                "ROICropper takes size >= 1, sigmas > 0, expand >= 0, 0 < minimum <= 1 and 0 <= floor < minimum_probability <= 1, "
+                "ROICropper takes size >= 1, sigmas > 0, expand >= 0, 0 < minimum <= 1 and "
+                "0 <= floor < minimum_probability <= 1, "
                 f"but was given size={size}, sigmas={sigmas}, expand={expand}, minimum={minimum}, floor={floor}, "
                 f"minimum_probability={minimum_probability}."
             )
@@ -182,8 +183,8 @@ class ROICropper(nn.Module):
             behind = background[:, None].expand(shape) if images_behind_crops else background
             if tuple(behind.shape) != shape:
                 message = (
-                    f"background must have the result's shape {shape}, or be the images (b, c, h, w) behind crops of images, "
-                    f"but its shape is {tuple(background.shape)}."
+                    f"background must have the result's shape {shape}, or be the images (b, c, h, w) behind crops of "
+                    f"images, but its shape is {tuple(background.shape)}."
                 )
                 raise ValueError(message)
             background = behind.flatten(0, 1).reshape(boxes.shape[0] * boxes.shape[1], -1, *size)

@@ -63,7 +63,7 @@ def build_sam(
     """Build SAM with random weights, in eval mode; `load_weights` fills it.
 
     Args:
-        size: "vit_b", "vit_l" and "vit_h" are segment-anything's own (1024 px); "tiny" (256 px, 1 million parameters)
+        size: "vit_b", "vit_l" and "vit_h" are segment-anything's own (1024 px); "tiny" (256 px, 0.8 million parameters)
             is for tests, examples and training from scratch.
         input_policy: "sam", or "medsam" for MedSAM's weights. It belongs to the weights: choose it with them.
         image_size: another side of the input, a multiple of 16; official weights fit the default only.

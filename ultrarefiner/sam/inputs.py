@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ultrarefiner.ops.coordinates import Frame, pad_frame, squash_frame
+from ultrarefiner.ops.coordinates import Frame, accumulation_dtype, pad_frame, squash_frame
 from ultrarefiner.ops.resample import apply_weights, linear_weights
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
@@ -76,8 +76,9 @@ class SAMInput(nn.Module):
         Resized bilinearly with antialiasing.
         """
         height, width = self.frame(images.shape[-2:]).content
-        resized = functional.interpolate(images, (height, width), mode="bilinear", align_corners=False, antialias=True)
-        normalised = (resized.expand(-1, 3, -1, -1) - self.mean.to(images.dtype)) / self.std.to(images.dtype)
+        wide = images.to(accumulation_dtype(images))
+        resized = functional.interpolate(wide, (height, width), mode="bilinear", align_corners=False, antialias=True)
+        normalised = (resized.expand(-1, 3, -1, -1) - self.mean.to(wide.dtype)) / self.std.to(wide.dtype)
         return functional.pad(normalised, (0, self.size - width, 0, self.size - height))
 
     def restore(self, masks: Float[Tensor, "*batch low_h low_w"], frame: Frame) -> Float[Tensor, "*batch h w"]:
@@ -125,7 +126,11 @@ class MedSAMInput(nn.Module):
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 3 size size"]:
         """Images in [0, 1], grey or RGB, to the encoder's input; without contrast (range under 1e-4) near 0."""
         resized = functional.interpolate(
-            images, (self.size, self.size), mode="bicubic", align_corners=False, antialias=True
+            images.to(accumulation_dtype(images)),
+            (self.size, self.size),
+            mode="bicubic",
+            align_corners=False,
+            antialias=True,
         )
         low, high = (reduce(resized, dim=(1, 2, 3), keepdim=True) for reduce in (torch.amin, torch.amax))
         return ((resized - low) / (high - low).clamp(min=1e-4)).expand(-1, 3, -1, -1)

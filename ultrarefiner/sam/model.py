@@ -82,4 +82,11 @@ def encode_images(
     trains = any(parameter.requires_grad for parameter in sam.image_encoder.parameters())
     wanted = trains or through_inputs
     with torch.set_grad_enabled(torch.is_grad_enabled() and wanted):
-        return cast("Tensor", sam.image_encoder(inputs if through_inputs else inputs.detach()))
+        seen = inputs if through_inputs else inputs.detach()
+        return cast("Tensor", sam.image_encoder(seen.to(_weight_dtype(sam.image_encoder, seen))))
+
+
+def _weight_dtype(module: Any, default: Tensor) -> torch.dtype:
+    """The dtype of a module's weights: inputs are prepared in float32 or wider and follow a model cast to another."""
+    first = next(iter(module.parameters()), None)
+    return default.dtype if first is None else cast("torch.dtype", first.dtype)

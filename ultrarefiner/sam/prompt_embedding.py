@@ -13,19 +13,11 @@ from typing import Any
 import torch
 from einops import rearrange
 from jaxtyping import Float
+from segment_anything.modeling import PromptEncoder
 from torch import Tensor
 
 from ultrarefiner.ops.coordinates import index_to_edge, pixel_centres
 from ultrarefiner.types import Prompts
-
-_PARTS = (
-    "pe_layer",
-    "point_embeddings",
-    "not_a_point_embed",
-    "mask_downscaling",
-    "no_mask_embed",
-    "input_image_size",
-)
 
 
 def embed_prompts(
@@ -34,20 +26,20 @@ def embed_prompts(
     """The sparse tokens and the dense embedding of every mask's prompts; n = b * k, masks of one image together.
 
     Args:
-        prompt_encoder: segment-anything's, one with the same parts, or one that is called like it.
+        prompt_encoder: segment-anything's; any other, a subclass or one with hooks too, is called as it is.
         prompts: in pixel indices of the encoder's frame.
 
     Returns:
         Tokens of points and box (with SAM's "not a point" appended where there is no box), and the mask's embedding.
     """
-    if not all(hasattr(prompt_encoder, part) for part in _PARTS):
+    if not _is_segment_anythings(prompt_encoder):
         return _call(prompt_encoder, prompts)
     return _sparse(prompt_encoder, prompts), _dense(prompt_encoder, prompts)
 
 
 def dense_position(prompt_encoder: Any, like: Tensor) -> Float[Tensor, "1 d low_h low_w"]:
     """The positional encoding of the embedding's grid, in the embedding's dtype."""
-    if not hasattr(prompt_encoder, "pe_layer"):
+    if not _is_segment_anythings(prompt_encoder):
         foreign: Tensor = prompt_encoder.get_dense_pe()
         return foreign.to(like)
     height, width = prompt_encoder.image_embedding_size
@@ -56,6 +48,12 @@ def dense_position(prompt_encoder: Any, like: Tensor) -> Float[Tensor, "1 d low_
     x = (pixel_centres(width, matrix) / width)[None, :].expand(height, -1)
     encoding = _fourier_features(torch.stack([x, y], -1), matrix)
     return rearrange(encoding, "h w d -> 1 d h w").to(like)
+
+
+def _is_segment_anythings(prompt_encoder: Any) -> bool:
+    """Whether its forward is segment-anything's own and nothing is hooked into it."""
+    own = getattr(type(prompt_encoder), "forward", None) is PromptEncoder.forward
+    return own and not (prompt_encoder._forward_hooks or prompt_encoder._forward_pre_hooks)
 
 
 def _sparse(encoder: Any, prompts: Prompts) -> Tensor:

@@ -9,6 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ultrarefiner.ops.coordinates import accumulation_dtype
+
 
 class AtSize(nn.Module):
     """Stretch images to a square, run a network there, and bring its logits back to the images' pixels.
@@ -41,7 +43,8 @@ class AtSize(nn.Module):
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
         """Logits on the images' pixels; the way down is antialiased, the way up bilinear."""
         size = (self.size, self.size)
-        seen = functional.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
+        wide = images.to(accumulation_dtype(images))
+        seen = functional.interpolate(wide, size, mode="bilinear", align_corners=False, antialias=True).to(images.dtype)
         return resize_logits(self.network(seen), images.shape[-2:])
 
     def settings(self) -> dict[str, Any]:

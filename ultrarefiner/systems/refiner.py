@@ -91,6 +91,7 @@ class SAMRefiner(nn.Module):
         probability: Float[Tensor, "b k h w"],
         *,
         embeddings: Tensor | None = None,
+        boxes: Float[Tensor, "b k 4"] | None = None,
         image_size: Sequence[int] | None = None,
         coarse_logits: Float[Tensor, "b k h w"] | None = None,
         content_sizes: Int[Tensor, "b 2"] | None = None,
@@ -101,6 +102,7 @@ class SAMRefiner(nn.Module):
             images: grey or RGB in [0, 1], at their own resolution; None where ``embeddings`` are given.
             probability: soft masks in [0, 1] that show the same field of view, at any resolution.
             embeddings: what `encode` returned for these images, to refine again without running the encoder.
+            boxes: with a cropper, the regions that ``embeddings`` were made for; SAM then looks at those.
             image_size: (height, width) of the images behind ``embeddings``; by default the masks' size.
             coarse_logits: the masks' logits where they are known; by default taken from ``probability``, within 13.9.
             content_sizes: (height, width) of what of each image is not padding right or below, on the device of the
@@ -114,10 +116,14 @@ class SAMRefiner(nn.Module):
                 embeddings.
         """
         check_probability(probability)
-        size = self._image_size(images, probability, embeddings, image_size)
-        boxes = None if self.cropper is None else self.cropper.locate(probability, size, content_sizes=content_sizes)
+        size = _image_size(images, probability, embeddings, image_size)
+        _check_companions(probability, coarse_logits, content_sizes)
         if embeddings is None:
+            cropper = self.cropper
+            boxes = None if cropper is None else cropper.locate(probability, size, content_sizes=content_sizes)
             embeddings = self.encode(cast("Tensor", images), boxes)
+        else:
+            self._check_regions(boxes)
         prompts, frame = self._prompts(probability, boxes, size)
         candidates = decode(cast("SAMLike", self.sam), embeddings, prompts)
         low_logits, iou = self.selection(candidates)
@@ -136,13 +142,17 @@ class SAMRefiner(nn.Module):
 
         Args:
             images: in [0, 1].
-            boxes: regions in pixel edges of the images (from ``cropper.locate``); None for whole images.
+            boxes: with a cropper, regions in pixel edges of the images (from ``cropper.locate``); without one, None.
 
         Returns:
-            Embeddings (b, d, h, w), or (b, k, d, h, w) with boxes. Without a graph unless the encoder trains or
+            Embeddings (b, d, h, w), or (b, k, d, h, w) with a cropper. Without a graph unless the encoder trains or
             ``through_crop``.
+
+        Raises:
+            ValueError: a cropper and no boxes, or boxes and no cropper.
         """
         sam = cast("SAMLike", self.sam)
+        self._check_regions(boxes)
         if boxes is None or self.cropper is None:
             return encode_images(sam, self.input_policy(images))
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.through_crop):
@@ -166,7 +176,11 @@ class SAMRefiner(nn.Module):
 
         Returns:
             Masks in [0, 1]; 0 where the frame is padding.
+
+        Raises:
+            ValueError: a cropper and no boxes, or boxes and no cropper.
         """
+        self._check_regions(boxes)
         size = tuple(masks.shape[-2:]) if image_size is None else tuple(image_size)
         seen, frame = self._view(masks, boxes, size)
         return mask_prompt_logits(seen, frame, logit_scale=1.0) / 2 + 0.5
@@ -183,35 +197,16 @@ class SAMRefiner(nn.Module):
             "through_crop": self.through_crop,
         }
 
-    def _image_size(
-        self,
-        images: Tensor | None,
-        probability: Tensor,
-        embeddings: Tensor | None,
-        image_size: Sequence[int] | None,
-    ) -> tuple[int, int]:
-        if images is not None:
-            check_images(images)
-            if images.shape[0] != probability.shape[0]:
-                message = (
-                    "images and probability must hold the same number of images, but there are "
-                    f"{images.shape[0]} images and masks for {probability.shape[0]}; masks are (b, k, h, w) with b "
-                    "the images' first dimension."
-                )
-                raise ValueError(message)
-            return int(images.shape[-2]), int(images.shape[-1])
-        if embeddings is None:
-            message = "images must be given, or embeddings in their place (from SAMRefiner.encode); both are None."
-            raise ValueError(message)
-        if self.cropper is not None and embeddings.ndim != 5:
-            message = (
-                "embeddings must be (b, k, d, h, w), one of each mask's crop, when the refiner has a cropper, but "
-                f"their shape is {tuple(embeddings.shape)}; make them with encode(images, "
-                "cropper.locate(probability)), or use cropper=None."
-            )
-            raise ValueError(message)
-        height, width = probability.shape[-2:] if image_size is None else image_size
-        return int(height), int(width)
+    def _check_regions(self, boxes: Tensor | None) -> None:
+        """With a cropper there are regions, without one there are none."""
+        if (self.cropper is None) == (boxes is None):
+            return
+        message = (
+            "boxes must be given with a cropper: each mask's region, from cropper.locate(probability, image_size)."
+            if boxes is None
+            else "boxes were given, but this refiner has no cropper; leave them out, or build it with ROICropper()."
+        )
+        raise ValueError(message)
 
     def _view(self, masks: Tensor, boxes: Tensor | None, image_size: Sequence[int]) -> tuple[Tensor, Frame]:
         """Masks as SAM sees them and where they lie in its frame: whole, or each cropped to its region."""
@@ -239,6 +234,46 @@ class SAMRefiner(nn.Module):
         size = coarse_logits.shape[-2:]
         on_raster = _on_raster(boxes, coarse_logits, image_size)
         return self.cropper.paste(low_logits.to(coarse_logits.dtype), on_raster, size=size, background=coarse_logits)
+
+
+def _image_size(
+    images: Tensor | None, probability: Tensor, embeddings: Tensor | None, image_size: Sequence[int] | None
+) -> tuple[int, int]:
+    """(height, width) of the images, or of the images behind the embeddings."""
+    if (images is None) == (embeddings is None):
+        message = (
+            "either images or embeddings (from SAMRefiner.encode) must be given, but "
+            f"{'both are None' if images is None else 'both came'}."
+        )
+        raise ValueError(message)
+    if images is None:
+        height, width = probability.shape[-2:] if image_size is None else image_size
+        return int(height), int(width)
+    check_images(images)
+    if images.shape[0] != probability.shape[0]:
+        message = (
+            "images and probability must hold the same number of images, but there are "
+            f"{images.shape[0]} images and masks for {probability.shape[0]}; masks are (b, k, h, w) with b "
+            "the images' first dimension."
+        )
+        raise ValueError(message)
+    return int(images.shape[-2]), int(images.shape[-1])
+
+
+def _check_companions(probability: Tensor, coarse_logits: Tensor | None, content_sizes: Tensor | None) -> None:
+    """What describes the masks has their shape."""
+    if coarse_logits is not None and coarse_logits.shape != probability.shape:
+        message = (
+            f"coarse_logits must have the masks' shape {tuple(probability.shape)}, but theirs is "
+            f"{tuple(coarse_logits.shape)}; give the logits that probability is the sigmoid of."
+        )
+        raise ValueError(message)
+    if content_sizes is not None and tuple(content_sizes.shape) != (probability.shape[0], 2):
+        message = (
+            f"content_sizes must be ({probability.shape[0]}, 2), a (height, width) for each image, but its shape is "
+            f"{tuple(content_sizes.shape)}."
+        )
+        raise ValueError(message)
 
 
 def _on_raster(boxes: Tensor, masks: Tensor, image_size: Sequence[int]) -> Tensor:

@@ -46,6 +46,9 @@ class UltraRefiner(nn.Module):
         gradient_scale: float = 1.0,
     ) -> None:
         super().__init__()
+        if not 0 <= gradient_scale < float("inf"):
+            message = f"gradient_scale must be a finite number of at least 0, but it is {gradient_scale}."
+            raise ValueError(message)
         self.coarse = coarse
         self.refiner = refiner
         self.gate = gate
@@ -79,8 +82,10 @@ class UltraRefiner(nn.Module):
         refined_probability = torch.sigmoid(refined_logits)
         if self.gate is not None:
             gate = self.gate(images, passed_probability, refined_probability)
-            refined_probability = blend(passed_probability, refined_probability, gate)
-            refined_logits = finite_logit(refined_probability)
+            empty = ~refinement.prompts.valid[..., None, None]
+            blended = blend(passed_probability, refined_probability, gate)
+            refined_logits = refinement.logits.where(empty, finite_logit(blended))
+            refined_probability = refined_probability.where(empty, blended)
         return RefinedSegmentation(
             coarse_logits=coarse_logits,
             coarse_probability=coarse_probability,
