@@ -110,8 +110,8 @@ class BUS(CaseDataset):
 class UDIAT(CaseDataset):
     """UDIAT (dataset B): 163 images, kept as an unseen test set: `group_folds` refuses it.
 
-    Expected: ``UDIAT/original/000001.png`` and ``UDIAT/GT/000001.png``, labels unknown, every case a group of
-        its own.
+    Expected: ``UDIAT/original/000001.png`` and ``UDIAT/GT/000001.png``, labels unknown, every case a group of its
+    own.
 
     Args:
         root: the folder with original and GT, or its parent.
@@ -133,10 +133,9 @@ class UDIAT(CaseDataset):
 class BUSUC(CaseDataset):
     """BUS-UC: benign and malignant images without patients; every case is a group of its own.
 
-    Expected: ``BUS_UC/Benign/{images,masks}`` and ``BUS_UC/Malignant/{images,masks}``, which give the labels
-        and names such as
-    "Benign/001"; or, where only that is there, ``BUS_UC/All/{images,masks}`` with the same file names in
-    both, labels unknown.
+    Expected: ``BUS_UC/Benign/{images,masks}`` and ``BUS_UC/Malignant/{images,masks}``, which give the labels and
+    names such as "Benign/001"; or, where only that is there, ``BUS_UC/All/{images,masks}`` with the same file names
+    in both, labels unknown.
 
     Args:
         root: the folder with Benign and Malignant, or with All, or its parent.
@@ -167,10 +166,9 @@ class BUSUC(CaseDataset):
 class BUSUCLM(CaseDataset):
     """BUS-UCLM: 683 images of 38 patients, more than half of them normal; the group of a case is its patient.
 
-    Expected: ``BUS-UCLM/images/ALWI_000.png`` and ``BUS-UCLM/masks/ALWI_000.png``. The patient is what stands
-        before the underscore.
-    The masks are painted green for benign, red for malignant and are black for normal. The label is the one
-    of ``INFO.csv`` (columns Image and Label, separated by semicolons) if that file is there, or else comes
+    Expected: ``BUS-UCLM/images/ALWI_000.png`` and ``BUS-UCLM/masks/ALWI_000.png``. The patient is what stands before
+    the underscore. The masks are painted green for benign, red for malignant and are black for normal. The label is
+    the one of ``INFO.csv`` (columns Image and Label, separated by semicolons) if that file is there, or else comes
     from the mask's colour, which means reading all masks once.
 
     Args:

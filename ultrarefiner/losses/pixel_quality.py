@@ -24,8 +24,8 @@ def pixel_quality_aware_loss(
     r"""Cross entropy + Dice + a price for leaving the coarse mask where it was right.
 
     .. math::
-        L = L_{BCE} + L_{Dice} + \lambda \frac{1}{hw} \sum_i 1[\hat c_i = \hat t_i] \, |\sigma(z_i) - \hat
-        c_i|, \qquad \hat c = 1[c > 0.5], \; \hat t = 1[t > 0.5]
+        L = L_{BCE} + L_{Dice} + \lambda \frac{1}{hw} \sum_i 1[\hat c_i = \hat t_i] \, |\sigma(z_i) - \hat c_i|,
+        \qquad \hat c = 1[c > 0.5], \; \hat t = 1[t > 0.5]
 
     Where the coarse pixel is right it *equals* the target, so the last term is an L1 distance to the target
     on those pixels: all it takes from the coarse mask is which pixels to leave out. `QualityAwareLoss` is the

@@ -27,7 +27,7 @@ def soft_box(
         (x0, y0, x1, y1), not clipped to any frame.
 
     Example:
-        >>> soft_box(torch.tensor([10.0, 20.0]), torch.tensor([4.0, 16.0]))
+        >>> soft_box(torch.tensor([10.0, 20.0]), torch.tensor([4.0, 16.0])).round()
         tensor([ 5., 10., 15., 30.])
     """
     half = sigmas * (variance + 1e-6).sqrt()

@@ -50,6 +50,18 @@ def check_images(images: Tensor, name: str = "images") -> None:
     _check_range(images, name, "divide by the largest value its format allows (255, 65535)")
 
 
+def without_overshoot(probability: Tensor) -> Tensor:
+    """A soft mask with rounding errors beyond 0 and 1 cut off; its gradient passes as if nothing was done.
+
+    (The gradient of ``clamp`` itself is 0 at the bounds, where most pixels of a confident mask lie.)
+
+    Example:
+        >>> without_overshoot(torch.tensor([-1e-5, 0.5, 1.0]))
+        tensor([0.0000, 0.5000, 1.0000])
+    """
+    return probability + (probability.clamp(0, 1) - probability).detach()
+
+
 def _check_rank(tensor: Tensor, name: str, expected: str, remedy: str) -> None:
     if tensor.ndim != 4:
         message = f"{name} must be {expected}, but its shape is {tuple(tensor.shape)}; {remedy}."

@@ -1,11 +1,9 @@
 """The pixel convention, and the maps between frames: the one place that knows.
 
-Two ways to number a pixel are in use. In pixel *edges* the first pixel spans 0 to 1 and a picture of width ``w`` spans
-0 to
-``w``: resizing is then a plain multiplication, so everything that is cropped, scaled or pasted is in edges. In pixel
-    *indices*
-the first pixel's centre is 0: that is what SAM's prompt encoder is told (it adds the half pixel itself). An edge
-coordinate is an index plus one half, everywhere.
+Two ways to number a pixel are in use. In pixel *edges* the first pixel spans 0 to 1 and a picture of width ``w``
+spans 0 to ``w``: resizing is then a plain multiplication, so everything that is cropped, scaled or pasted is in
+edges. In pixel *indices* the first pixel's centre is 0: that is what SAM's prompt encoder is told (it adds the half
+pixel itself). An edge coordinate is an index plus one half, everywhere.
 """
 
 from __future__ import annotations

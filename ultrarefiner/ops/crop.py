@@ -23,7 +23,7 @@ def crop_to_boxes(
 
     Output pixel u (centre u + 1/2) shows the position ``x0 + (u + 1/2) / new_w * (x1 - x0)``. A linear ramp keeps its
     mean: cropped from [40, 80] it has the mean 60. There is no antialiasing: a box with far more pixels than ``size``
-        is subsampled.
+    is subsampled.
 
     Args:
         pictures: any number of channels.

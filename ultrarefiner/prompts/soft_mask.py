@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ultrarefiner.ops.boxes import clip_box, soft_box
-from ultrarefiner.ops.checks import check_probability
+from ultrarefiner.ops.checks import check_probability, without_overshoot
 from ultrarefiner.ops.coordinates import Frame, accumulation_dtype, edge_to_index, squash_frame
 from ultrarefiner.ops.moments import moments, remove_floor
 from ultrarefiner.prompts.mask_prompt import MaskStyle, blur_in_frame, mask_prompt_logits
@@ -127,7 +127,7 @@ class DifferentiablePromptExtractor(nn.Module):
         frame = squash_frame(probability.shape[-2:], self.image_size) if frame is None else frame
         frame = frame.of_raster(probability.shape[-2:])
         with torch.autocast(probability.device.type, enabled=False):
-            wide = probability.to(accumulation_dtype(probability)).clamp(0, 1)
+            wide = without_overshoot(probability.to(accumulation_dtype(probability)))
             valid = wide.detach().amax((-2, -1)) >= self.minimum_probability
             wide = wide.where(valid[..., None, None], 0.0)
             geometry = self._geometry(wide, frame)

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ultrarefiner.ops.boxes import expand_box, soft_box
-from ultrarefiner.ops.checks import check_probability
+from ultrarefiner.ops.checks import check_probability, without_overshoot
 from ultrarefiner.ops.coordinates import accumulation_dtype, stretch_frame
 from ultrarefiner.ops.crop import crop_to_boxes, paste_from_boxes
 from ultrarefiner.ops.moments import moments, remove_floor
@@ -104,7 +104,7 @@ class ROICropper(nn.Module):
         """
         check_probability(probability)
         height, width = probability.shape[-2:] if image_size is None else image_size
-        wide = probability.to(accumulation_dtype(probability)).clamp(0, 1)
+        wide = without_overshoot(probability.to(accumulation_dtype(probability)))
         valid = wide.detach().amax((-2, -1)) >= self.minimum_probability
         wide = wide.where(valid[..., None, None], 0.0)
         found = moments(remove_floor(wide, self.floor) if self.floor > 0 else wide)
