@@ -41,8 +41,13 @@ def main() -> None:
     torch.manual_seed(args.seed)
     network = UNet(2, 1, 1, channels=(16, 32, 64, 128), strides=(2, 2, 2), num_res_units=1, norm="batch")
     sam = ur.build_sam("tiny", image_size=SIDE)
+    # A network trained for a minute is unsure everywhere: what it believes below 0.25 counts as nothing.
     refiner = ur.SAMRefiner(
-        sam, prompts=ur.DifferentiablePromptExtractor(floor=0.02), cropper=ur.ROICropper(expand=0.2, floor=0.02)
+        sam,
+        prompts=ur.DifferentiablePromptExtractor(
+            positive=ur.MeanShift(), negative=ur.FarCorner(), floor=0.25, minimum_probability=0.4
+        ),
+        cropper=ur.ROICropper(expand=0.2, floor=0.25, minimum_probability=0.4),
     )
     model = ur.UltraRefiner(coarse=ur.AtSize(network, SIDE // 2), refiner=refiner)
     options = {"batch_size": 8, "seed": args.seed, "tensorboard": False}
