@@ -97,19 +97,37 @@ def test_padding_of_the_frame_is_background() -> None:
 
 
 @pytest.mark.parametrize("style", ["direct", "gaussian", None])
-@pytest.mark.parametrize(("positive", "negative"), list(itertools.product([*RULES[:3], None], [*RULES[3:], None]))[::2])
-@given(mask=soft_masks(images=1, masks=2, side=10))
+@pytest.mark.parametrize(
+    ("positive", "negative"), list(itertools.product([*RULES[:3], None], [*RULES[3:], None]))[::2], ids=repr
+)
+@given(
+    mask=soft_masks(images=1, masks=2, side=10),
+    floor=st.sampled_from([0.0, 0.01]),
+    sigmas=st.sampled_from([None, 1.5, 2.5]),
+    pad=st.booleans(),
+)
 @settings(deadline=None, max_examples=2)
-def test_gradcheck_of_every_style_and_option(mask: Tensor, style: str, positive: object, negative: object) -> None:
+def test_gradcheck_of_every_style_and_option(
+    mask: Tensor, style: str, positive: object, negative: object, floor: float, sigmas: float | None, pad: bool
+) -> None:
     extractor = DifferentiablePromptExtractor(
-        image_size=32, mask_style=style, positive=positive, negative=negative, floor=0.01, logit_scale=3.0
+        image_size=32,
+        mask_style=style,
+        positive=positive,
+        negative=negative,
+        sigmas=sigmas,
+        floor=floor,
+        logit_scale=3.0,
+        blur_sigma=0.03,
     )
+    frame = pad_frame(mask.shape[-2:], 32) if pad else None
 
     def tensors(x: Tensor) -> tuple[Tensor, ...]:
-        prompts = extractor(x)
+        prompts = extractor(x, frame)
         return tuple(t for t in (prompts.points, prompts.boxes, prompts.mask_logits) if t is not None)
 
-    assert torch.autograd.gradcheck(tensors, mask.requires_grad_(), atol=1e-4)
+    if tensors(mask):
+        assert torch.autograd.gradcheck(tensors, mask.requires_grad_(), atol=1e-4)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=repr)

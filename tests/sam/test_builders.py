@@ -27,6 +27,25 @@ def test_the_large_sizes_too(size: str) -> None:
     assert shapes == {name: tensor.shape for name, tensor in theirs.items()}
 
 
+@pytest.mark.slow
+def test_vit_b_refines_an_image() -> None:
+    """Full size, with a region: 1024 pixels through segment-anything's ViT-B on a CPU."""
+    from strategies import lesion
+
+    from ultrarefiner.refinement import ROICropper
+    from ultrarefiner.systems import SAMRefiner
+
+    refiner = SAMRefiner(build_sam("vit_b").requires_grad_(False), cropper=ROICropper())
+    probability = (0.9 * lesion(224, 224, (100, 130), (30, 20)))[None, None].requires_grad_()
+    refinement = refiner(torch.rand(1, 1, 300, 400), probability)
+    refinement.logits.mean().backward()
+    assert refinement.candidates.logits.shape == (1, 1, 3, 256, 256)
+    assert refinement.prompts.mask_logits is not None
+    assert refinement.prompts.mask_logits.shape == (1, 1, 256, 256)
+    assert probability.grad is not None
+    assert probability.grad.abs().sum() > 0
+
+
 def test_the_policy_belongs_to_the_model() -> None:
     assert build_sam("tiny", input_policy="medsam").settings()["input"] == {"policy": "medsam", "size": 256}
     assert build_sam("tiny", image_size=64).input_policy.size == 64

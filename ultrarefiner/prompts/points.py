@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from ultrarefiner.ops.boxes import box_profile
-from ultrarefiner.ops.coordinates import pixel_centres
+from ultrarefiner.ops.coordinates import Frame, pixel_centres
 from ultrarefiner.ops.moments import Moments, moments
+from ultrarefiner.ops.resample import linear_weights
 
 
 @dataclass(frozen=True)
@@ -23,15 +24,13 @@ class MaskGeometry:
         weight: the mask itself, any floor removed, in float32 or wider.
         moments: its mass, centroid and variance.
         box: its soft box.
-        frame_scale: SAM-frame pixels a mask pixel, (vertical, horizontal).
-        frame_side: side of SAM's frame, in its pixels.
+        frame: where the mask lies in SAM's frame.
     """
 
     weight: Float[Tensor, "b k h w"]
     moments: Moments
     box: Float[Tensor, "b k 4"]
-    frame_scale: tuple[float, float]
-    frame_side: int
+    frame: Frame
 
 
 @dataclass(frozen=True)
@@ -101,21 +100,24 @@ class BoxBackground:
 
     def __call__(self, geometry: MaskGeometry) -> PointChoice:
         """The background point of every mask, from the box's two profiles: no box-sized mask is made."""
-        x0, y0, x1, y1 = geometry.box.unbind(-1)
-        height, width = geometry.weight.shape[-2:]
-        vertical, horizontal = (self.softness * geometry.frame_side / scale for scale in geometry.frame_scale)
-        columns = box_profile(x0, x1, width, softness=horizontal)
-        rows = box_profile(y0, y1, height, softness=vertical)
-        lesion_columns = torch.einsum("bkh,bkhw->bkw", rows, geometry.weight)
-        lesion_rows = torch.einsum("bkw,bkhw->bkh", columns, geometry.weight)
-        background_columns = columns * (rows.sum(-1, keepdim=True) - lesion_columns)
-        background_rows = rows * (columns.sum(-1, keepdim=True) - lesion_rows)
-        mass = background_columns.sum(-1)
-        defined = mass > 1e-3 * rows.sum(-1) * columns.sum(-1)
+        frame, weight = geometry.frame, geometry.weight
+        x0, y0, x1, y1 = frame.to_frame(geometry.box).unbind(-1)
+        height, width = frame.content
+        columns = box_profile(x0, x1, width, softness=self.softness * frame.size[0])
+        rows = box_profile(y0, y1, height, softness=self.softness * frame.size[0])
+        y, x = pixel_centres(height, rows), pixel_centres(width, columns)
+        # What each frame pixel takes from the mask is linear, so sums over the frame are sums over the mask's pixels.
+        down = linear_weights(weight.shape[-2], height, scale=frame.scale[0], like=weight, antialias=True)
+        across = linear_weights(weight.shape[-1], width, scale=frame.scale[1], like=weight, antialias=True)
+        lesion_columns = torch.einsum("bkh,bkhw->bkw", rows @ down, weight)
+        lesion_rows = torch.einsum("bkw,bkhw->bkh", columns @ across, weight)
+        whole = rows.sum(-1) * columns.sum(-1)
+        mass = whole - (lesion_columns * (columns @ across)).sum(-1)
+        defined = mass > 1e-3 * whole
         safe_mass = mass.where(defined, 1.0)
-        x = (background_columns * pixel_centres(width, columns)).sum(-1) / safe_mass
-        y = (background_rows * pixel_centres(height, rows)).sum(-1) / safe_mass
-        points = torch.stack([x, y], -1)
+        x_sum = rows.sum(-1) * (columns * x).sum(-1) - (lesion_columns * ((columns * x) @ across)).sum(-1)
+        y_sum = columns.sum(-1) * (rows * y).sum(-1) - (lesion_rows * ((rows * y) @ down)).sum(-1)
+        points = frame.from_frame(torch.stack([x_sum, y_sum], -1) / safe_mass[..., None])
         return PointChoice(points.where(defined[..., None], geometry.moments.centroid.detach()), defined)
 
 
@@ -171,7 +173,8 @@ class MeanShift:
     def __call__(self, geometry: MaskGeometry) -> PointChoice:
         """The mode of every mask."""
         start = _deepest_pixel(geometry.weight.detach())
-        vertical, horizontal = (self.bandwidth * geometry.frame_side / scale for scale in geometry.frame_scale)
+        frame = geometry.frame
+        vertical, horizontal = (self.bandwidth * frame.size[0] / scale for scale in frame.scale)
         point = start
         for _ in range(self.steps):
             columns = _bell(point[..., 0], geometry.weight.shape[-1], horizontal)

@@ -157,7 +157,7 @@ class DifferentiablePromptExtractor(nn.Module):
         found = moments(weight)
         variance = found.variance + interpolation_variance(frame, found.variance)
         box = soft_box(found.centroid, variance, sigmas=2.5 if self.sigmas is None else self.sigmas)
-        return MaskGeometry(weight, found, clip_box(box, frame.source), frame.scale, frame.size[0])
+        return MaskGeometry(weight, found, clip_box(box, frame.source), frame)
 
     def _points(
         self, geometry: MaskGeometry, frame: Frame, valid: Bool[Tensor, "b k"]
