@@ -32,3 +32,10 @@ def test_ci_runs_the_readmes_second_command() -> None:
     assert 'pip install -e ".[examples]" && python examples/quickstart.py' in readme
     assert 'pip install -e ".[dev]" && pytest' in readme
     assert 'pip install -e ".[dev]" && pytest' in (ROOT / ".ci" / "run").read_text()
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+def test_every_relative_link_leads_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text())
+    missing = [target for target in targets if not (page.parent / target).exists()]
+    assert not missing
