@@ -128,7 +128,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     args = parser.parse_args()
     torch.manual_seed(0)
-    sam = ur.build_sam("vit_b", input_policy="medsam").to(args.device)
+    sam = ur.build_sam("vit_b").to(args.device)
     rows = []
     with torch.inference_mode():
         for title, works in (
