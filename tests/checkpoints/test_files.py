@@ -117,7 +117,8 @@ def test_a_lone_tensor_is_refused(tmp_path: Path) -> None:
 
 
 def test_safetensors(tmp_path: Path) -> None:
-    save_file = pytest.importorskip("safetensors.torch").save_file
+    from safetensors.torch import save_file
+
     path = tmp_path / "a.safetensors"
     save_file({"weight": torch.arange(100.0)}, path)
     assert torch.equal(read_tensors(path)["weight"], torch.arange(100.0))

@@ -78,8 +78,8 @@ def train(
         What the run reached, and from which step this call went on (``resumed_from``).
 
     Raises:
-        ValueError: a number out of range, an empty data set, parameters in no group, a setting that cannot be
-            described, a checkpoint of other settings or other cases, or a damaged one.
+        ValueError: a number out of range, an empty data set or one marked unseen, parameters in no group, a setting
+            that cannot be described, a checkpoint of other settings or other cases, or a damaged one.
         FileExistsError: ``resume`` is False and the folder holds a run.
         FloatingPointError: the loss or its gradient is no longer finite.
         KeyboardInterrupt: the run was stopped, be it in its last epoch; everything is saved.
@@ -99,6 +99,7 @@ def train(
     if not resume and (folder / "last.pt").exists():
         message = f"{folder} holds a run already (last.pt); pass resume=True to go on with it, or another folder."
         raise FileExistsError(message)
+    _refuse_unseen(dataset)
     plan = Plan(
         epochs=epochs,
         batch_size=batch_size,
@@ -116,3 +117,13 @@ def train(
     fabric = make_fabric(strategy, accelerator=accelerator, devices=devices, num_nodes=num_nodes, precision=precision)
     job = Job(recipe, dataset, validation, plan=plan, folder=folder, workers=workers, reports=reports)
     return job.launch(fabric)
+
+
+def _refuse_unseen(dataset: FittedSet) -> None:
+    """A set that is kept for testing alone trains nothing."""
+    if getattr(dataset, "unseen", False):
+        message = (
+            "dataset is marked unseen, kept for testing alone (UDIAT is), but training was asked for; train on another "
+            "set, or evaluate on this one."
+        )
+        raise ValueError(message)
