@@ -20,6 +20,7 @@ ROOMS = (
     "data",
     "evaluation",
     "losses",
+    "networks",
     "ops",
     "prompts",
     "refinement",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-from ultrarefiner import checkpoints, losses, ops, prompts, refinement, sam, simulation, systems, types
+from ultrarefiner import checkpoints, losses, networks, ops, prompts, refinement, sam, simulation, systems, types
 from ultrarefiner.checkpoints import LoadReport, load_weights
 from ultrarefiner.losses import (
     BinaryCrossEntropyLoss,
@@ -21,6 +21,7 @@ from ultrarefiner.losses import (
     QualityAwareLoss,
     WeightAnchor,
 )
+from ultrarefiner.networks import ForegroundLogits, TransUNet, build_microsegnet, build_transunet
 from ultrarefiner.ops import scale_gradient
 from ultrarefiner.prompts import BoxBackground, Centroid, DifferentiablePromptExtractor, FarCorner, MeanShift
 from ultrarefiner.refinement import (
@@ -34,7 +35,7 @@ from ultrarefiner.refinement import (
 from ultrarefiner.sam import SAM, MedSAMInput, SAMInput, build_sam
 from ultrarefiner.simulation import SimpleFailures
 from ultrarefiner.systems import AtSize, SAMRefiner, UltraRefiner
-from ultrarefiner.types import MaskCandidates, Prompts, RefinedSegmentation, Refinement
+from ultrarefiner.types import MaskCandidates, MultiScaleLogits, Prompts, RefinedSegmentation, Refinement
 
 __version__ = version("ultrarefiner")
 
@@ -50,12 +51,14 @@ __all__ = [
     "DifferentiablePromptExtractor",
     "FarCorner",
     "FocalLoss",
+    "ForegroundLogits",
     "IoURegressionLoss",
     "LearnedGate",
     "LoadReport",
     "MaskCandidates",
     "MeanShift",
     "MedSAMInput",
+    "MultiScaleLogits",
     "PixelQualityAwareLoss",
     "ProductGate",
     "Prompts",
@@ -67,14 +70,18 @@ __all__ = [
     "SAMRefiner",
     "SimpleFailures",
     "SoftSelection",
+    "TransUNet",
     "UltraRefiner",
     "UncertaintyGate",
     "WeightAnchor",
     "__version__",
+    "build_microsegnet",
     "build_sam",
+    "build_transunet",
     "checkpoints",
     "load_weights",
     "losses",
+    "networks",
     "ops",
     "prompts",
     "refinement",

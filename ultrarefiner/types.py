@@ -89,3 +89,16 @@ class RefinedSegmentation:
     prompts: Prompts
     refinement: Refinement
     gate: Float[Tensor, "b k h w"] | None
+
+
+@dataclass(frozen=True)
+class MultiScaleLogits:
+    """What a network with deep supervision answers: its mask, and the same mask from coarser stages of its decoder.
+
+    Attributes:
+        logits: the mask; what everything but the loss uses.
+        side_logits: coarse to fine, each (b, k, h', w') at its own resolution.
+    """
+
+    logits: Float[Tensor, "b k h w"]
+    side_logits: tuple[Float[Tensor, "b k _ _"], ...]

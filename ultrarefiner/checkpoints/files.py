@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Iterator, Mapping
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 
 Location = str | os.PathLike[str]
@@ -83,8 +86,8 @@ def read_tensors(path: Location) -> dict[str, Any]:
     """Read a file of tensors onto the CPU. Code that a pickle carries is never executed.
 
     Args:
-        path: PyTorch's format, or safetensors if the name ends in ".safetensors" (``pip install
-            ultrarefiner[weights]``).
+        path: PyTorch's format; safetensors if the name ends in ".safetensors" (``pip install
+            ultrarefiner[weights]``); NumPy's arrays by name if it ends in ".npz".
 
     Returns:
         What the file holds.
@@ -105,7 +108,7 @@ def read_tensors(path: Location) -> dict[str, Any]:
         what = f"{path} is a folder, not a file" if path.is_dir() else f"There is no file {path.name}"
         message = f"{what} (looked in {path.parent.resolve()}); check the name, or download it first."
         raise FileNotFoundError(message)
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    content = _READERS.get(path.suffix, _read_torch)(path)
     if not isinstance(content, Mapping):
         message = (
             f"{path} must hold a dictionary of tensors, but it holds a {type(content).__name__}; "
@@ -159,6 +162,32 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
         message = f"{path} ({size:,} bytes) is truncated, damaged or no safetensors file ({error}). {_DOWNLOAD_AGAIN}"
         raise ValueError(message) from error
     return tensors
+
+
+def _read_npz(path: Path) -> dict[str, Any]:
+    """Arrays by name; a pickled object among them is refused, not opened."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    except (
+        ValueError,
+        OSError,
+        EOFError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        size = path.stat().st_size
+        message = (
+            f"{path} ({size:,} bytes) is truncated, damaged, or holds more than arrays of numbers ({error}); nothing "
+            f"in it was executed. {_DOWNLOAD_AGAIN}"
+        )
+        raise ValueError(message) from error
+
+
+_READERS: dict[str, Callable[[Path], Any]] = {".safetensors": _read_safetensors, ".npz": _read_npz}
 
 
 def _flush_folder(folder: Path) -> None:

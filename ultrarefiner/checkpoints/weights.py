@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from ultrarefiner.checkpoints.files import read_tensors
+from ultrarefiner.checkpoints.layouts import LAYOUTS, Layout
+from ultrarefiner.checkpoints.renaming import Renamed
+from ultrarefiner.ops.position_embedding import resize_position_grid
 
 
 @dataclass(frozen=True)
@@ -21,61 +25,45 @@ class LoadReport:
         layout: how its keys were read.
         loaded: names of the tensors that were loaded.
         left_out: names of tensors in the file that the network does not need, and why.
+        resized: names of tensors that were loaded onto another grid, and from which to which.
+        kept: names of the network's tensors that such a file never has; they keep their values.
     """
 
     path: str
     layout: str
     loaded: tuple[str, ...]
     left_out: Mapping[str, str]
+    resized: Mapping[str, str] = field(default_factory=dict)
+    kept: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """One line a person reads."""
-        left = "".join(f"; left out {name}: {reason}" for name, reason in self.left_out.items())
-        return f"{self.path} ({self.layout}): {len(self.loaded)} tensors loaded{left}"
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How a family of files names its tensors.
-
-    Attributes:
-        wrappers: keys under which the state dict may lie inside the file.
-        prefixes: prefixes that other tools put before every key.
-        surplus: names of tensors that such files may hold and a network does not need, and why.
-    """
-
-    wrappers: tuple[str, ...] = ()
-    prefixes: tuple[str, ...] = ("module.", "_orig_mod.")
-    surplus: Mapping[str, str] | None = None
-
-
-LAYOUTS: dict[str, Layout] = {
-    "native": Layout(wrappers=("model",)),
-    "sam": Layout(
-        wrappers=("model", "state_dict"),
-        prefixes=("module.", "_orig_mod.", "sam."),
-        surplus={
-            "pixel_mean": "a constant of the input policy",
-            "pixel_std": "a constant of the input policy",
-        },
-    ),
-}
+        parts = [f"{self.path} ({self.layout}): {len(self.loaded)} tensors loaded"]
+        parts += [f"resized {name}: {how}" for name, how in self.resized.items()]
+        parts += [f"left out {name}: {reason}" for name, reason in self.left_out.items()]
+        if self.kept:
+            rooms = Counter(name.split(".")[0] for name in self.kept)
+            parts.append(f"kept as they were: {', '.join(f'{count} of {room}' for room, count in rooms.items())}")
+        return "; ".join(parts)
 
 
 def load_weights(network: nn.Module, path: str | Path, *, layout: str = "native") -> LoadReport:
     """Load a checkpoint into a network, strictly.
 
-    Nothing in the file is executed (``weights_only``, safetensors). Wrappers and prefixes of the layout are taken off;
-    after that every tensor of the network must be in the file with its shape, and every tensor of the file in the
-    network or named by the layout. If not, the network is left as it was.
+    Nothing in the file is executed (``weights_only``, safetensors, arrays without pickles). Wrappers and prefixes of
+    the layout are taken off and its names translated; after that every tensor of the network must be in the file with
+    its shape, and every tensor of the file in the network or named by the layout. Only position embeddings may lie on
+    another grid: they are interpolated, which the report says. If not, the network is left as it was.
 
     Args:
-        network: for instance from `build_sam`.
-        path: a ``.pth``/``.pt`` or ``.safetensors`` file.
-        layout: "native" for this library's files, "sam" for segment-anything's and MedSAM's.
+        network: for instance from `build_sam` or `build_transunet`.
+        path: a ``.pth``/``.pt``, ``.safetensors`` or ``.npz`` file.
+        layout: "native" for this library's files, "sam" for segment-anything's and MedSAM's, "transunet" and
+            "microsegnet" for those projects' checkpoints, "vit_npz" for the ImageNet-21k files of vision transformers
+            with or without a ResNet (R50+ViT-B_16.npz, ViT-B_16.npz), which have no decoder.
 
     Returns:
-        What was loaded and what was left out.
+        What was loaded, resized, left out and kept.
 
     Raises:
         ValueError: an unknown layout, a file that is not of this network, or one that is not only tensors.
@@ -89,21 +77,67 @@ def load_weights(network: nn.Module, path: str | Path, *, layout: str = "native"
         ...     load_weights(network, f"{folder}/a.pth").loaded
         ('bias', 'weight')
     """
+    known = _known(layout)
+    renamed = _renamed(read_tensors(path), known, str(path))
+    target = network.state_dict()
+    left_out = dict(renamed.left_out)
+    wanted: dict[str, Tensor] = {}
+    for name, tensor in renamed.state.items():
+        reason = None if name in target else known.reason_to_leave_out(name)
+        if reason is None:
+            wanted[name] = tensor
+        else:
+            left_out[name] = reason
+    wanted, resized = _on_the_grids_of(target, wanted, known)
+    kept = tuple(sorted(name for name in target if name not in wanted and name.startswith(known.absent)))
+    needed = {name: tensor for name, tensor in target.items() if name not in kept}
+    _refuse_mismatch(wanted, needed, Path(path), network, layout)
+    network.load_state_dict(wanted, strict=not kept)
+    return LoadReport(str(path), layout, tuple(sorted(wanted)), left_out, resized, kept)
+
+
+def from_official(layout: str, state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
+    """A published state dict in this library's names; for a file, `load_weights` does this and more.
+
+    Args:
+        layout: one of `LAYOUTS`.
+        state_dict: what the published code saves, in its wrapper or not, with ``module.`` and ``_orig_mod.`` prefixes
+            or not; for "vit_npz" the arrays by name as tensors.
+
+    Returns:
+        Tensors by our names, for ``load_state_dict``. What no network of ours needs (a class token, a classifier) is
+        not in it; position embeddings lie on the grid that they were trained on.
+
+    Raises:
+        ValueError: an unknown layout, or a name that it does not have.
+
+    Example:
+        >>> import torch
+        >>> list(from_official("transunet", {"module.segmentation_head.0.bias": torch.zeros(2)}))
+        ['head.bias']
+    """
+    return _renamed(state_dict, _known(layout), "state_dict").state
+
+
+def _known(layout: str) -> Layout:
     if layout not in LAYOUTS:
         message = f"layout must be one of {', '.join(LAYOUTS)}, but it is {layout!r}."
         raise ValueError(message)
-    known = LAYOUTS[layout]
-    state = _strip_prefixes(_unwrap(read_tensors(path), known, path), known.prefixes)
-    target = network.state_dict()
-    surplus = known.surplus or {}
-    left_out = {name: surplus[name] for name in state if name in surplus and name not in target}
-    wanted = {name: tensor for name, tensor in state.items() if name not in left_out}
-    _refuse_mismatch(wanted, target, Path(path), type(network).__name__)
-    network.load_state_dict(wanted, strict=True)
-    return LoadReport(str(path), layout, tuple(sorted(wanted)), left_out)
+    return LAYOUTS[layout]
 
 
-def _unwrap(content: Any, layout: Layout, path: str | Path) -> dict[str, Tensor]:
+def _renamed(content: Mapping[str, Any], layout: Layout, source: str) -> Renamed:
+    state = _strip_prefixes(_unwrap(content, layout, source), layout.prefixes)
+    if layout.rename is None:
+        return Renamed(state, {})
+    try:
+        return layout.rename(state)
+    except ValueError as error:
+        message = f"{source}: {error}{_other_layout(state, layout)}"
+        raise ValueError(message) from error
+
+
+def _unwrap(content: Any, layout: Layout, source: str) -> dict[str, Tensor]:
     while isinstance(content, Mapping):
         inner = [name for name in layout.wrappers if isinstance(content.get(name), Mapping)]
         if not inner:
@@ -112,7 +146,7 @@ def _unwrap(content: Any, layout: Layout, path: str | Path) -> dict[str, Tensor]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         keys = ", ".join(map(str, list(content)[:6])) if isinstance(content, Mapping) else type(content).__name__
         message = (
-            f"{path} must hold a state dict, tensors by name, but it holds {keys}; save network.state_dict(), "
+            f"{source} must hold a state dict, tensors by name, but it holds {keys}; save network.state_dict(), "
             "or take the state dict out of the file first."
         )
         raise ValueError(message)
@@ -131,7 +165,25 @@ def _strip_prefixes(state: dict[str, Tensor], prefixes: tuple[str, ...]) -> dict
     return state
 
 
-def _refuse_mismatch(state: Mapping[str, Tensor], target: Mapping[str, Tensor], path: Path, network: str) -> None:
+def _on_the_grids_of(
+    target: Mapping[str, Tensor], state: Mapping[str, Tensor], layout: Layout
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Position embeddings interpolated to the network's grid, and which were."""
+    fitted, resized = dict(state), {}
+    for name, tensor in state.items():
+        there = target.get(name)
+        if there is None or not name.endswith(layout.resizable) or there.shape == tensor.shape:
+            continue
+        if there.ndim == tensor.ndim == 4 and there.shape[:2] == tensor.shape[:2]:
+            fitted[name] = resize_position_grid(tensor, there.shape[-2:])
+            before, after = ("{} x {}".format(*grid.shape[-2:]) for grid in (tensor, there))
+            resized[name] = f"from {before} to {after} patches"
+    return fitted, resized
+
+
+def _refuse_mismatch(
+    state: Mapping[str, Tensor], target: Mapping[str, Tensor], path: Path, network: nn.Module, layout: str
+) -> None:
     missing = sorted(target.keys() - state.keys())
     unknown = sorted(state.keys() - target.keys())
     reshaped = [
@@ -148,8 +200,16 @@ def _refuse_mismatch(state: Mapping[str, Tensor], target: Mapping[str, Tensor], 
     ]
     same = len(target.keys() & state.keys()) - len(reshaped)
     message = (
-        f"{path} is not a checkpoint of this {network}: of its {len(target)} tensors {same} fit, "
+        f"{path} is not a checkpoint of this {type(network).__name__}: of its {len(target)} tensors {same} fit, "
         f"{', '.join(complaints)}. Nothing was loaded. Build the network with the size and settings that the file was "
-        "made with, or name its layout."
+        f"made with, or name its layout.{_other_layout(state, LAYOUTS[layout])}"
     )
     raise ValueError(message)
+
+
+def _other_layout(state: Mapping[str, Tensor], layout: Layout) -> str:
+    """A hint, where the names are those of another layout."""
+    for name, other in LAYOUTS.items():
+        if other is not layout and other.signature and any(key.startswith(other.signature) for key in state):
+            return f' Its names are those of layout="{name}".'
+    return ""

@@ -1,0 +1,67 @@
+"""The families of files that can be loaded, and how each names its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from ultrarefiner.checkpoints.renaming import Renamed
+from ultrarefiner.checkpoints.transunet import rename_transunet, rename_vit_npz
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a family of files names its tensors.
+
+    Attributes:
+        wrappers: keys under which the state dict may lie inside the file.
+        prefixes: prefixes that other tools put before every key.
+        rename: from the family's names to ours; None where they are the same.
+        surplus: beginnings of names (ours) that such files may hold and a network may lack, and why.
+        absent: beginnings of names (ours) that a network has and such files never hold.
+        resizable: endings of names (ours) of position embeddings, which may lie on another grid.
+        signature: a beginning that only this family's names have, for hints.
+    """
+
+    wrappers: tuple[str, ...] = ("model", "state_dict", "model_state_dict")
+    prefixes: tuple[str, ...] = ("module.", "_orig_mod.")
+    rename: Callable[[Mapping[str, Tensor]], Renamed] | None = None
+    surplus: Mapping[str, str] = field(default_factory=dict)
+    absent: tuple[str, ...] = ()
+    resizable: tuple[str, ...] = ()
+    signature: str = ""
+
+    def reason_to_leave_out(self, name: str) -> str | None:
+        """Why a tensor that the network lacks may stay in the file; None if it may not."""
+        return next((reason for start, reason in self.surplus.items() if name.startswith(start)), None)
+
+
+_POSITIONS = ("encoder.position_embedding",)
+
+LAYOUTS: dict[str, Layout] = {
+    "native": Layout(wrappers=("model",), resizable=_POSITIONS),
+    "sam": Layout(
+        wrappers=("model", "state_dict"),
+        prefixes=("module.", "_orig_mod.", "sam."),
+        surplus={
+            "pixel_mean": "a constant of the input policy",
+            "pixel_std": "a constant of the input policy",
+        },
+        signature="image_encoder.",
+    ),
+    "transunet": Layout(rename=rename_transunet, resizable=_POSITIONS, signature="transformer.embeddings."),
+    "microsegnet": Layout(
+        rename=rename_transunet,
+        surplus={"side_heads.": "this network was built without deep supervision"},
+        resizable=_POSITIONS,
+        signature="decoder.segmentation_head",
+    ),
+    "vit_npz": Layout(
+        rename=rename_vit_npz,
+        absent=("decoder.", "head.", "side_heads."),
+        resizable=_POSITIONS,
+        signature="Transformer/",
+    ),
+}
