@@ -2,19 +2,15 @@
 
     python benchmarks/refiner.py [--device cuda] [--repeats 7]
 
-Prints a Markdown table and writes it to benchmarks/results.md with the machine's name.
+Prints a Markdown table and writes it to benchmarks/results/refiner.md with the machine's name.
 """
 
 from __future__ import annotations
 
 import argparse
-import platform
-import statistics
-import time
-from collections.abc import Callable
-from pathlib import Path
 
 import torch
+from measure import Work, median_times, saved_bytes, write
 from torch import Tensor
 from torch.nn import functional
 
@@ -22,39 +18,6 @@ import ultrarefiner as ur
 from ultrarefiner.ops import squash_frame
 from ultrarefiner.prompts import blur_in_frame
 from ultrarefiner.sam import SAM, decode, encode_images
-
-Work = Callable[[], object]
-
-
-def median_times(works: tuple[Work, Work], repeats: int, device: str) -> tuple[float, float]:
-    """Median seconds of two ways, run in turn."""
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for round_number in range(repeats + 1):
-        for work, times in zip(works, seconds, strict=True):
-            if device == "cuda":
-                torch.cuda.synchronize()
-            started = time.perf_counter()
-            work()
-            if device == "cuda":
-                torch.cuda.synchronize()
-            if round_number:
-                times.append(time.perf_counter() - started)
-    return statistics.median(seconds[0]), statistics.median(seconds[1])
-
-
-def saved_bytes(work: Work) -> int:
-    """Bytes that autograd keeps for the backward pass, each storage once."""
-    storages: dict[int, int] = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        storages[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        kept = work()
-    del kept
-    return sum(storages.values())
 
 
 def decoding(sam: SAM, device: str) -> tuple[Work, Work]:
@@ -142,26 +105,12 @@ def main() -> None:
     rows.append(
         f"| kept for backward, frozen ViT-B, a 512 px crop | {kept / 2**20:.0f} MiB | {graph / 2**20:.0f} MiB | - |"
     )
-    device = (
-        torch.cuda.get_device_name()
-        if args.device == "cuda"
-        else f"CPU, {torch.get_num_threads()} threads, {platform.machine()}"
+    write(
+        "refiner",
+        f"python benchmarks/refiner.py --device {args.device} --repeats {args.repeats}",
+        args.device,
+        ["| work | this library | the plain way | plain / ours |", "|---|--:|--:|--:|", *rows],
     )
-    text = "\n".join(
-        [
-            "# Benchmarks",
-            "",
-            f"`python benchmarks/refiner.py --device {args.device} --repeats {args.repeats}`,",
-            f"torch {torch.__version__}, {device}; median of the repeats, both ways in turn in one process.",
-            "",
-            "| work | this library | the plain way | plain / ours |",
-            "|---|--:|--:|--:|",
-            *rows,
-            "",
-        ]
-    )
-    print(text)
-    (Path(__file__).parent / "results.md").write_text(text)
 
 
 if __name__ == "__main__":

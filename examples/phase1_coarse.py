@@ -1,7 +1,9 @@
 """Phase 1: the coarse network alone.
 
-Full size, on a GPU:      python examples/phase1_coarse.py --data BUSI --precision bf16-mixed
+Full size, on a GPU:      python examples/phase1_coarse.py --data BUSI --imagenet R50+ViT-B_16.npz
 Small, on two CPU cores:  python examples/phase1_coarse.py --small
+
+Full size is TransUNet as it is published: SGD, "poly", 150 epochs of batches of 24.
 """
 
 from __future__ import annotations
@@ -9,13 +11,19 @@ from __future__ import annotations
 import setting
 import torch
 
-from ultrarefiner.training import CoarseRecipe, train
+from ultrarefiner.training import TRANSUNET, CoarseRecipe, train, transunet_recipe
 
 
 def main() -> None:
     args = setting.arguments(__doc__)
     torch.manual_seed(args.seed)
-    recipe = CoarseRecipe(setting.coarse_network(args), learning_rate=setting.scale(args).rates[0])
+    network, options = setting.coarse_network(args), setting.run_options(args, 1)
+    if args.small:
+        recipe = CoarseRecipe(network, learning_rate=setting.scale(args).rates[0])
+    else:
+        recipe = transunet_recipe(network)
+        published = {name: value for name, value in TRANSUNET.options().items() if name != "epochs"}
+        options = {**options, **published}
     training, validation = setting.split(args).fitted(setting.scale(args).image)
     print(f"phase 1: {len(training)} images train, {len(validation)} choose the checkpoint")
     print(
@@ -24,7 +32,7 @@ def main() -> None:
             training,
             validation=validation,
             folder=setting.folder(args, "coarse"),
-            **setting.run_options(args, 1),
+            **options,
         )
     )
 

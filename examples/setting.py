@@ -49,6 +49,7 @@ def arguments(description: str) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of folds, order, augmentation and initial weights")
     parser.add_argument("--out", type=Path, default=Path("outputs/phases"), help="folder of all three phases")
     parser.add_argument("--sam-weights", type=Path, help="segment-anything's or MedSAM's checkpoint for --sam")
+    parser.add_argument("--imagenet", type=Path, help="ImageNet-21k file R50+ViT-B_16.npz for the full-size network")
     parser.add_argument("--input-policy", choices=("sam", "medsam"), default="sam", help="belongs to --sam-weights")
     parser.add_argument("--mask-style", choices=("direct", "gaussian"), default="direct", help="of the mask prompt")
     parser.add_argument("--no-roi", action="store_true", help="let SAM see the whole image")
@@ -64,15 +65,15 @@ def scale(args: argparse.Namespace) -> Scale:
 
 
 def coarse_network(args: argparse.Namespace) -> nn.Module:
-    """The coarse network, at a resolution of its own: about TransUNet's size, or a small U-Net."""
+    """The coarse network, at a resolution of its own: TransUNet, or a small U-Net."""
     if args.small:
         from monai.networks.nets import UNet
 
         network = UNet(2, 1, 1, channels=(24, 48, 96, 192, 256), strides=(2, 2, 2, 2), num_res_units=2, norm="batch")
     else:
-        import segmentation_models_pytorch as smp
-
-        network = smp.Unet("resnext101_32x8d", encoder_weights=None, in_channels=1)
+        network = ur.build_transunet("r50_vit_b16", image_size=scale(args).coarse)
+        if args.imagenet is not None:
+            print(ur.load_weights(network, args.imagenet, layout="vit_npz"))
     return ur.AtSize(network, scale(args).coarse)
 
 

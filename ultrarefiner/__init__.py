@@ -10,9 +10,11 @@ from __future__ import annotations
 from importlib.metadata import version
 
 from ultrarefiner import checkpoints, losses, networks, ops, prompts, refinement, sam, simulation, systems, types
-from ultrarefiner.checkpoints import LoadReport, load_weights
+from ultrarefiner.checkpoints import LoadReport, download, load_weights
 from ultrarefiner.losses import (
+    AGBCELoss,
     BinaryCrossEntropyLoss,
+    DeepSupervision,
     DiceBCELoss,
     DiceLoss,
     FocalLoss,
@@ -41,11 +43,13 @@ __version__ = version("ultrarefiner")
 
 __all__ = [
     "SAM",
+    "AGBCELoss",
     "AtSize",
     "BestSelection",
     "BinaryCrossEntropyLoss",
     "BoxBackground",
     "Centroid",
+    "DeepSupervision",
     "DiceBCELoss",
     "DiceLoss",
     "DifferentiablePromptExtractor",
@@ -79,6 +83,7 @@ __all__ = [
     "build_sam",
     "build_transunet",
     "checkpoints",
+    "download",
     "load_weights",
     "losses",
     "networks",

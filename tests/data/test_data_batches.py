@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from ultrarefiner.data.batches import Batch, FittedCases, SeededSampler, collate
 from ultrarefiner.data.cases import Case
-from ultrarefiner.data.fit import FitToSquare
+from ultrarefiner.data.fit import FitToSquare, StretchToSquare
 from ultrarefiner.data.phantoms import Phantoms
 
 
@@ -97,6 +100,50 @@ def test_a_batch_of_nothing_or_of_two_squares_gets_a_sentence() -> None:
         collate([FittedCases(phantoms, 16)[0], FittedCases(phantoms, 24)[0]])
     with pytest.raises(ValueError, match=r"one square, got the sizes \[\]"):
         collate([])
+
+
+def test_a_second_annotation_reaches_the_batch_as_the_mask_does() -> None:
+    class Twice(_Counting):
+        def __getitem__(self, index: int) -> Case:
+            case = super().__getitem__(index)
+            return dataclasses.replace(case, other_mask=case.mask.roll(3, -1))
+
+    fitted = FittedCases(Twice(2), 24)
+    expected = torch.stack([FitToSquare(24).mask(fitted.dataset[index].mask.roll(3, -1)) for index in range(2)])
+    for _ in range(2):  # read, then remembered
+        batch = collate([fitted[0], fitted[1]])
+        assert batch.other_masks is not None
+        assert torch.equal(batch.other_masks, expected)
+        assert not torch.equal(batch.other_masks, batch.masks)
+    assert fitted._kept is not None
+    assert fitted._kept[0].other_mask.dtype == torch.bool  # type: ignore[union-attr] # it has one
+    moved = move_data_to_device(batch, "meta")
+    assert moved.other_masks.device.type == "meta"
+    plain = FittedCases(_Counting(2), 24)
+    assert collate([plain[0]]).other_masks is None
+    with pytest.raises(ValueError, match=r"all its cases or of none, got 1 of 2; 'phantom 1' has none"):
+        collate([fitted[0], plain[1]])
+
+
+def test_a_fit_stands_in_for_a_size() -> None:
+    stretched = FittedCases(_Counting(2), StretchToSquare(24))
+    assert stretched.size == 24
+    assert stretched[0].content_size == (24, 24)
+    assert not torch.equal(stretched[0].image, FittedCases(_Counting(2), 24)[0].image)
+
+
+def test_filling_reads_every_case_once_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = _Counting(3)
+    fitted = FittedCases(source, 24)
+    assert fitted.fill() is fitted
+    assert source.drawn == 3
+    assert list(fitted._kept or ()) == [0, 1, 2]
+    fitted[2], fitted[0]
+    assert source.drawn == 3
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    assert len(FittedCases(source, 24).fill()._kept or ()) == 3
+    with pytest.raises(ValueError, match=r"keep_in_memory must be True to fill the memory"):
+        FittedCases(source, 24, keep_in_memory=False).fill()
 
 
 @settings(deadline=None, max_examples=25)

@@ -9,7 +9,7 @@ from PIL import Image
 from segment_anything.utils.transforms import ResizeLongestSide
 
 from ultrarefiner.data.cases import Case
-from ultrarefiner.data.fit import PADDING_GREY, FitToSquare
+from ultrarefiner.data.fit import PADDING_GREY, Fit, FitToSquare, StretchToSquare, as_fit
 from ultrarefiner.sam import SAMInput
 
 SIZES = st.tuples(st.integers(1, 70), st.integers(1, 70))
@@ -122,8 +122,51 @@ def test_empty_stays_empty_and_full_stays_full() -> None:
     assert fit.mask(torch.ones(1, 40, 30)).sum() == 16 * 12
 
 
+@settings(deadline=None, max_examples=20)
+@given(original=SIZES, size=st.integers(2, 64))
+def test_a_stretched_picture_fills_the_square_and_comes_back(original: tuple[int, int], size: int) -> None:
+    stretch = StretchToSquare(size)
+    assert stretch.content_size(original) == (size, size)
+    ones = stretch.image(torch.ones(1, *original))
+    assert ones.shape == (1, size, size)
+    assert torch.allclose(ones, torch.ones(1), atol=1e-6)
+    assert torch.equal(stretch.mask(torch.ones(1, *original)), torch.ones(1, size, size))
+    assert torch.allclose(stretch.restore(ones, original), torch.ones(1, *original), atol=1e-6)
+
+
+def test_stretching_is_pillows_and_undone() -> None:
+    noise = torch.rand(1, 300, 400, generator=torch.Generator().manual_seed(0))
+    pillow = np.asarray(Image.fromarray(noise[0].numpy()).resize((100, 100), Image.Resampling.BILINEAR))
+    assert np.abs(StretchToSquare(100).image(noise)[0].numpy() - pillow).max() < 1e-4
+    picture = _smooth(300, 500)
+    stretch = StretchToSquare(256)
+    assert (stretch.restore(stretch.image(picture), (300, 500)) - picture).abs().max() < 0.01
+    mask = torch.zeros(1, 300, 500)
+    mask[:, 100:150, 125:250] = 1
+    rows, columns = stretch.mask(mask)[0].nonzero(as_tuple=True)
+    assert abs((rows.float() + 0.5).mean() - 125 * 256 / 300) < 0.51
+    assert abs((columns.float() + 0.5).mean() - 187.5 * 256 / 500) < 0.51
+
+
+def test_a_stretched_case_takes_its_second_annotation_along() -> None:
+    other = torch.zeros(1, 30, 50)
+    other[:, :15] = 1
+    case = Case("a", _smooth(30, 50), torch.ones(1, 30, 50), "benign", "p", other)
+    for fit, content in ((StretchToSquare(20), (20, 20)), (FitToSquare(20), (12, 20))):
+        assert isinstance(fit, Fit)
+        assert as_fit(fit) is fit
+        fitted = fit(case)
+        assert (fitted.content_size, fitted.original_size) == (content, (30, 50))
+        assert fitted.other_mask is not None
+        assert fitted.other_mask.sum() == content[0] // 2 * 20
+    assert isinstance(as_fit(20), FitToSquare)
+
+
 def test_wrong_sizes_get_a_sentence(unhooked: None) -> None:
-    with pytest.raises(ValueError, match=r"size must be at least 1 pixel, got 0"):
-        FitToSquare(0)
+    for kind in (FitToSquare, StretchToSquare):
+        with pytest.raises(ValueError, match=r"size must be at least 1 pixel, got 0"):
+            kind(0)
+    with pytest.raises(ValueError, match=r"square, \(8, 8\), got \(8, 9\); .* with the same StretchToSquare"):
+        StretchToSquare(8).restore(torch.zeros(1, 8, 9), (4, 4))
     with pytest.raises(ValueError, match=r"mask must have the size of the square, \(8, 8\), got \(8, 9\)"):
         FitToSquare(8).restore(torch.zeros(1, 8, 9), (4, 4))

@@ -14,7 +14,7 @@ from torch import nn
 
 from ultrarefiner.checkpoints import read_tensors
 from ultrarefiner.data import FittedCase, collate
-from ultrarefiner.training import CoarseRecipe, Prediction, StepResult, dice_of_images, freeze
+from ultrarefiner.training import CoarseRecipe, Cosine, Polynomial, Prediction, StepResult, dice_of_images, freeze
 from ultrarefiner.training.epoch import _check_gradient
 from ultrarefiner.training.run import Run
 
@@ -91,15 +91,16 @@ def test_accumulated_gradients_are_those_of_a_large_batch(network, fit, tmp_path
 def test_each_number_changes_the_weights(coarse, fit, tmp_path) -> None:
     def final(**options):
         recipe = coarse()
-        fit(recipe, folder=tmp_path / "-".join(map(str, options)) if options else tmp_path / "plain", **options)
+        fit(recipe, folder=tmp_path / f"{len(list(tmp_path.iterdir()))}", **options)
         return weights(recipe.network)
 
     plain = final()
     for options in (
         {"seed": 1},
         {"clip_norm": 1e-3},
-        {"warmup": 0.5},
-        {"floor": 0.9},
+        {"schedule": Cosine(warmup=0.5)},
+        {"schedule": Cosine(floor=0.9)},
+        {"schedule": Polynomial()},
         {"accumulate": 2},
         {"precision": "bf16-mixed"},
     ):

@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.data import Dataset, Subset
 
-from ultrarefiner.data import Augmentation, FittedCases, Phantoms
+from ultrarefiner.data import Augmentation, FittedCases, Phantoms, StretchToSquare
 from ultrarefiner.losses import QualityAwareLoss
 from ultrarefiner.simulation import SimpleFailures
-from ultrarefiner.training import cosine_factor
+from ultrarefiner.training import Cosine, Polynomial, cosine_factor
 from ultrarefiner.training.averages import Averages
 from ultrarefiner.training.identity import describe_cases
 from ultrarefiner.training.loading import SharedBatches
@@ -49,6 +49,37 @@ def test_schedule_against_torch(total: int, warmup: int, floor: float) -> None:
         optimizer.step()
         cosine.step()
     assert factor == pytest.approx(floor)
+
+
+@given(total=st.integers(1, 60), power=st.floats(0.1, 3.0))
+@settings(deadline=None, max_examples=30)
+def test_polynomial_against_torch(total: int, power: float) -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    polynomial = torch.optim.lr_scheduler.PolynomialLR(optimizer, total, power)
+    for step in range(total):
+        assert Polynomial(power=power).factor(step, total) == pytest.approx(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        polynomial.step()
+    assert optimizer.param_groups[0]["lr"] == 0, "the step after the last is the first without learning"
+
+
+def test_cosine_warms_up_for_a_share_of_the_run() -> None:
+    factors = [Cosine(warmup=0.3, floor=0.1).factor(step, 10) for step in range(10)]
+    assert factors == [cosine_factor(step, 10, warmup=3, floor=0.1) for step in range(10)]
+    assert factors.index(max(factors)) == 3
+
+
+@pytest.mark.parametrize(
+    ("schedule", "options", "sentence"),
+    [
+        (Cosine, {"warmup": 1.0}, r"warmup must be the share of all steps that warms up, in \[0, 1\)"),
+        (Cosine, {"floor": 0.0}, r"left at the end, in \(0, 1\]; they are 0.05 and 0.0"),
+        (Polynomial, {"power": 0.0}, "power must be a positive exponent, but it is 0.0"),
+    ],
+)
+def test_schedules_complain(schedule, options, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        schedule(**options)
 
 
 @given(
@@ -93,8 +124,6 @@ def test_order_follows_seed_and_epoch() -> None:
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"accumulate": -1}, "accumulate must be at least 1"),
         ({"cases": 0}, "dataset must hold at least one case to train on, but it is empty"),
-        ({"warmup": 1.0}, r"warmup must be the share of all steps that warms up, in \[0, 1\)"),
-        ({"floor": 0.0}, r"left at the end, in \(0, 1\]; they are 0.05 and 0.0"),
         ({"clip_norm": 0.0}, "clip_norm must be positive, or None for no clipping"),
         ({"precision": "16-true"}, "precision must be one of 32-true, bf16-mixed, 16-mixed, but it is '16-true'"),
     ],
@@ -210,6 +239,9 @@ def test_cases_are_known_by_their_names_order_and_size(cases) -> None:
             raise NotImplementedError
 
     assert describe_cases(Nameless())["size"] is None
+    stretched = FittedCases(whole, StretchToSquare(32))
+    assert describe_cases(stretched) != describe_cases(FittedCases(whole, 32))
+    assert describe_cases(Subset(stretched, [0]))["fit"] == "StretchToSquare"
     assert describe_cases(Nameless())["digest"] not in digests
 
 

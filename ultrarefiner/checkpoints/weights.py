@@ -78,7 +78,8 @@ def load_weights(network: nn.Module, path: str | Path, *, layout: str = "native"
         ('bias', 'weight')
     """
     known = _known(layout)
-    renamed = _renamed(read_tensors(path), known, str(path))
+    state = _stripped(read_tensors(path), known, str(path))
+    renamed = _renamed(state, known, str(path))
     target = network.state_dict()
     left_out = dict(renamed.left_out)
     wanted: dict[str, Tensor] = {}
@@ -91,7 +92,7 @@ def load_weights(network: nn.Module, path: str | Path, *, layout: str = "native"
     wanted, resized = _on_the_grids_of(target, wanted, known)
     kept = tuple(sorted(name for name in target if name not in wanted and name.startswith(known.absent)))
     needed = {name: tensor for name, tensor in target.items() if name not in kept}
-    _refuse_mismatch(wanted, needed, Path(path), network, layout)
+    _refuse_mismatch(wanted, needed, Path(path), type(network).__name__, hint=_other_layout(state, known))
     network.load_state_dict(wanted, strict=not kept)
     return LoadReport(str(path), layout, tuple(sorted(wanted)), left_out, resized, kept)
 
@@ -116,7 +117,8 @@ def from_official(layout: str, state_dict: Mapping[str, Any]) -> dict[str, Tenso
         >>> list(from_official("transunet", {"module.segmentation_head.0.bias": torch.zeros(2)}))
         ['head.bias']
     """
-    return _renamed(state_dict, _known(layout), "state_dict").state
+    known = _known(layout)
+    return _renamed(_stripped(state_dict, known, "state_dict"), known, "state_dict").state
 
 
 def _known(layout: str) -> Layout:
@@ -126,8 +128,11 @@ def _known(layout: str) -> Layout:
     return LAYOUTS[layout]
 
 
-def _renamed(content: Mapping[str, Any], layout: Layout, source: str) -> Renamed:
-    state = _strip_prefixes(_unwrap(content, layout, source), layout.prefixes)
+def _stripped(content: Mapping[str, Any], layout: Layout, source: str) -> dict[str, Tensor]:
+    return _strip_prefixes(_unwrap(content, layout, source), layout.prefixes)
+
+
+def _renamed(state: dict[str, Tensor], layout: Layout, source: str) -> Renamed:
     if layout.rename is None:
         return Renamed(state, {})
     try:
@@ -182,7 +187,7 @@ def _on_the_grids_of(
 
 
 def _refuse_mismatch(
-    state: Mapping[str, Tensor], target: Mapping[str, Tensor], path: Path, network: nn.Module, layout: str
+    state: Mapping[str, Tensor], target: Mapping[str, Tensor], path: Path, network: str, *, hint: str
 ) -> None:
     missing = sorted(target.keys() - state.keys())
     unknown = sorted(state.keys() - target.keys())
@@ -200,9 +205,9 @@ def _refuse_mismatch(
     ]
     same = len(target.keys() & state.keys()) - len(reshaped)
     message = (
-        f"{path} is not a checkpoint of this {type(network).__name__}: of its {len(target)} tensors {same} fit, "
+        f"{path} is not a checkpoint of this {network}: of its {len(target)} tensors {same} fit, "
         f"{', '.join(complaints)}. Nothing was loaded. Build the network with the size and settings that the file was "
-        f"made with, or name its layout.{_other_layout(state, LAYOUTS[layout])}"
+        f"made with, or name its layout.{hint}"
     )
     raise ValueError(message)
 

@@ -7,11 +7,13 @@ from ultrarefiner.data.batches import Batch, FittedCases, SeededSampler, collate
 from ultrarefiner.data.breast_ultrasound import BUS, BUSBRA, BUSUC, BUSUCLM, UDIAT
 from ultrarefiner.data.busi import BUSI
 from ultrarefiner.data.cases import Case, CaseDataset, CaseFiles, Cases, join
-from ultrarefiner.data.fit import FittedCase, FitToSquare
+from ultrarefiner.data.fit import Fit, FittedCase, FitToSquare, StretchToSquare
 from ultrarefiner.data.folder import ImageFolder
 from ultrarefiner.data.folds import Folds, group_folds
 from ultrarefiner.data.images import read_image, read_mask
+from ultrarefiner.data.micro_ultrasound import MicroUltrasound
 from ultrarefiner.data.phantoms import Phantoms
+from ultrarefiner.data.volumes import Volume, VolumeFiles, VolumeSlices
 
 __all__ = [
     "BUS",
@@ -26,13 +28,19 @@ __all__ = [
     "CaseDataset",
     "CaseFiles",
     "Cases",
+    "Fit",
     "FitToSquare",
     "FittedCase",
     "FittedCases",
     "Folds",
     "ImageFolder",
+    "MicroUltrasound",
     "Phantoms",
     "SeededSampler",
+    "StretchToSquare",
+    "Volume",
+    "VolumeFiles",
+    "VolumeSlices",
     "collate",
     "group_folds",
     "join",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from ultrarefiner.data.cases import Cases
-from ultrarefiner.data.fit import FittedCase, FitToSquare
+from ultrarefiner.data.fit import Fit, FittedCase, as_fit
 from ultrarefiner.data.seeds import stable_seed
 
 
@@ -24,6 +24,7 @@ class Batch(NamedTuple):
         names: the names of the cases.
         content_sizes: (height, width) of each image's content in the square.
         original_sizes: (height, width) of each image on disk.
+        other_masks: what second annotators drew, 0 or 1; None where there are none.
     """
 
     images: Float[Tensor, "b 1 s s"]
@@ -31,6 +32,7 @@ class Batch(NamedTuple):
     names: tuple[str, ...]
     content_sizes: Int[Tensor, "b 2"]
     original_sizes: Int[Tensor, "b 2"]
+    other_masks: Float[Tensor, "b 1 s s"] | None = None
 
 
 class FittedCases(Dataset[FittedCase]):
@@ -38,9 +40,10 @@ class FittedCases(Dataset[FittedCase]):
 
     Args:
         dataset: the cases.
-        size: the side of the square, in pixels.
+        size: the side of the square, in pixels, for `FitToSquare`; or a fit such as ``StretchToSquare(224)``.
         keep_in_memory: keep what was read once: 5 bytes a pixel of the square (the image in float32, the mask in one
-            byte), that is 0.33 MB a case at 256 and 5.2 MB at 1024. Each worker of a data loader keeps its own.
+            byte; a second annotation takes a sixth), that is 0.33 MB a case at 256 and 5.2 MB at 1024. Each worker of
+            a data loader keeps its own, but for what `fill` has read before it started.
 
     Example:
         >>> from ultrarefiner.data.phantoms import Phantoms
@@ -49,9 +52,9 @@ class FittedCases(Dataset[FittedCase]):
         (torch.Size([1, 32, 32]), (24, 32))
     """
 
-    def __init__(self, dataset: Cases, size: int, *, keep_in_memory: bool = True) -> None:
+    def __init__(self, dataset: Cases, size: int | Fit, *, keep_in_memory: bool = True) -> None:
         self.dataset = dataset
-        self.fit = FitToSquare(size)
+        self.fit = as_fit(size)
         self._kept: dict[int, _Kept] | None = {} if keep_in_memory else None
 
     @property
@@ -79,27 +82,81 @@ class FittedCases(Dataset[FittedCase]):
         if self._kept is None:
             return self.fit(self.dataset[index])
         if index not in self._kept:
-            case = self.fit(self.dataset[index])
-            self._kept[index] = _Kept(case.name, case.image, case.mask.bool(), case.content_size, case.original_size)
-        kept = self._kept[index]
-        return FittedCase(kept.name, kept.image, kept.mask.to(kept.image.dtype), kept.content_size, kept.original_size)
+            self._kept[index] = _Kept.of(self.fit(self.dataset[index]))
+        return self._kept[index].case()
+
+    def fill(self, *, progress: bool = True) -> FittedCases:
+        """Read every case into memory now, in the data set's own order.
+
+        A shuffled first epoch would read a compressed volume again for almost every slice; in order each is read
+        once. Workers that start afterwards share what was read (where processes are forked, as on Linux).
+
+        Args:
+            progress: whether to show a progress bar, if tqdm is installed.
+
+        Returns:
+            This data set.
+
+        Raises:
+            ValueError: nothing is kept in memory.
+
+        Example:
+            >>> from ultrarefiner.data.phantoms import Phantoms
+            >>> len(FittedCases(Phantoms(2, size=(48, 64)), 32).fill(progress=False))
+            2
+        """
+        if self._kept is None:
+            message = "keep_in_memory must be True to fill the memory, but it is False; leave it out, or do not fill"
+            raise ValueError(message)
+        for index in _shown(range(len(self)), progress=progress):
+            self[index]
+        return self
 
 
 class _Kept(NamedTuple):
-    """A `FittedCase` whose mask takes one byte a pixel."""
+    """A `FittedCase` whose masks take one byte a pixel."""
 
     name: str
     image: Tensor
     mask: Tensor
+    other_mask: Tensor | None
     content_size: tuple[int, int]
     original_size: tuple[int, int]
+
+    @classmethod
+    def of(cls, case: FittedCase) -> _Kept:
+        other = None if case.other_mask is None else case.other_mask.bool()
+        return cls(case.name, case.image, case.mask.bool(), other, case.content_size, case.original_size)
+
+    def case(self) -> FittedCase:
+        dtype = self.image.dtype
+        return FittedCase(
+            name=self.name,
+            image=self.image,
+            mask=self.mask.to(dtype),
+            content_size=self.content_size,
+            original_size=self.original_size,
+            other_mask=None if self.other_mask is None else self.other_mask.to(dtype),
+        )
+
+
+def _shown(indices: range, *, progress: bool) -> Iterable[int]:
+    """With a bar on a terminal, if one is wanted and tqdm is there (an extra of training and evaluation)."""
+    if not progress:
+        return indices
+    try:
+        from tqdm import tqdm
+    except ModuleNotFoundError:
+        return indices
+    bar: Iterable[int] = tqdm(indices, desc="read", unit="case", disable=None)
+    return bar
 
 
 def collate(cases: Sequence[FittedCase]) -> Batch:
     """Stack fitted cases, for the ``collate_fn`` of a data loader.
 
     Raises:
-        ValueError: there is no case, or their squares differ in size.
+        ValueError: there is no case, their squares differ in size, or some but not all have a second annotation.
 
     Example:
         >>> from ultrarefiner.data.phantoms import Phantoms
@@ -114,12 +171,21 @@ def collate(cases: Sequence[FittedCase]) -> Batch:
             "FitToSquare"
         )
         raise ValueError(message)
+    others = [case.other_mask for case in cases if case.other_mask is not None]
+    if 0 < len(others) < len(cases):
+        alone = next(case.name for case in cases if case.other_mask is None)
+        message = (
+            f"a batch needs a second annotation (other_mask) of all its cases or of none, got {len(others)} of "
+            f"{len(cases)}; {alone!r} has none: leave out the cases without one, or the second annotations"
+        )
+        raise ValueError(message)
     return Batch(
         images=torch.stack([case.image for case in cases]),
         masks=torch.stack([case.mask for case in cases]),
         names=tuple(case.name for case in cases),
         content_sizes=torch.tensor([case.content_size for case in cases]),
         original_sizes=torch.tensor([case.original_size for case in cases]),
+        other_masks=torch.stack(others) if others else None,
     )
 
 

@@ -48,6 +48,7 @@ class Case:
         mask: 0 or 1; the union of all lesions, all zero where there is none.
         label: "benign", "malignant", "normal" or "unknown".
         group: what must stay together in a fold.
+        other_mask: what a second annotator drew, 0 or 1; None where there is none.
     """
 
     name: str
@@ -55,11 +56,12 @@ class Case:
     mask: Float[Tensor, "1 h w"]
     label: str
     group: str
+    other_mask: Float[Tensor, "1 h w"] | None = None
 
 
 @runtime_checkable
 class Cases(Protocol):
-    """What the rest of the library asks of a data set; `CaseDataset` and `Phantoms` have it."""
+    """What the rest of the library asks of a data set; `CaseDataset`, `VolumeSlices` and `Phantoms` have it."""
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -11,23 +11,44 @@ from ultrarefiner.evaluation.comparison import (
 from ultrarefiner.evaluation.evaluate import Evaluation, evaluate
 from ultrarefiner.evaluation.figures import Panel, panel_figure
 from ultrarefiner.evaluation.metrics import CaseMetrics, segmentation_metrics
+from ultrarefiner.evaluation.saliency import Attentive, attention_map, attention_rollout, grad_cam
+from ultrarefiner.evaluation.saliency_figure import draw_saliency
 from ultrarefiner.evaluation.tables import markdown_table, write_csv
+from ultrarefiner.evaluation.volume_figures import SlicePanel, volume_figure
+from ultrarefiner.evaluation.volume_metrics import VolumeMeans, VolumeMetrics, volume_means, volume_metrics
+from ultrarefiner.evaluation.volume_tables import volumes_table, write_volumes_csv
+from ultrarefiner.evaluation.volumes import VolumeEvaluation, evaluate_volumes
 
 __all__ = [
+    "Attentive",
     "CaseMetrics",
     "Comparison",
     "Estimate",
     "Evaluation",
     "MetricComparison",
     "Panel",
+    "SlicePanel",
+    "VolumeEvaluation",
+    "VolumeMeans",
+    "VolumeMetrics",
+    "attention_map",
+    "attention_rollout",
     "bootstrap_estimates",
     "case_detection",
     "case_outcome",
     "compare",
+    "draw_saliency",
     "evaluate",
+    "evaluate_volumes",
+    "grad_cam",
     "markdown_table",
     "paired_p_value",
     "panel_figure",
     "segmentation_metrics",
+    "volume_figure",
+    "volume_means",
+    "volume_metrics",
+    "volumes_table",
     "write_csv",
+    "write_volumes_csv",
 ]

@@ -15,20 +15,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
-from matplotlib.patheffects import withStroke
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ultrarefiner.checkpoints.files import replaced_file
+from ultrarefiner.evaluation.drawing import COARSE, REFINED, REGION, TRUTH, as_array, contour, note, outline
 
-# Okabe and Ito's palette: told apart with any colour vision, and on grey.
-_COARSE = "#E69F00"
-_REFINED = "#56B4E9"
-_TRUTH = "#FFFFFF"
 _LESION = "#009E73"
 _BACKGROUND = "#D55E00"
 _BOX = "#F0E442"
-_REGION = "#CC79A7"
 
 _COLUMNS = ("image", "coarse", "prompts", "refined", "truth")
 _SIDE = 2.3  # inches a picture
@@ -135,15 +129,15 @@ def _draw_row(axes: Sequence[Any], panel: Panel) -> None:
     _picture(truth, panel, "truth", window)
     image.title.set_fontweight("bold")
     if window != (0, 0, *panel.image.shape[:0:-1]):
-        _rectangle(image, window, _TRUTH, "-", 0.8)
+        _rectangle(image, window, TRUTH, "-", 0.8)
     for axis, mask, colour in (
-        (coarse, panel.coarse_probability, _COARSE),
-        (refined, panel.refined_probability, _REFINED),
+        (coarse, panel.coarse_probability, COARSE),
+        (refined, panel.refined_probability, REFINED),
     ):
-        _contour(axis, panel.target, _TRUTH, "--", 0.9)
-        _contour(axis, mask, colour, "-", 1.6, level=level, say_empty=True)
-    _contour(truth, panel.target, _TRUTH, "--", 1.2, say_empty=True)
-    _contour(prompts, panel.coarse_probability, _COARSE, "-", 0.8, level=level)
+        contour(axis, panel.target, TRUTH, "--", 0.9)
+        contour(axis, mask, colour, "-", 1.6, level=level, say_empty=True)
+    contour(truth, panel.target, TRUTH, "--", 1.2, say_empty=True)
+    contour(prompts, panel.coarse_probability, COARSE, "-", 0.8, level=level)
     _draw_prompts(prompts, panel)
 
 
@@ -161,14 +155,14 @@ def _picture(axis: Any, panel: Panel, title: str, window: Window | None = None) 
 def _window(panel: Panel) -> Window:
     """The part of the image, in pixel edges and of the image's own shape, that holds all that is drawn."""
     height, width = panel.image.shape[-2:]
-    corners = [_array(box) for box in (panel.region, panel.box) if box is not None]
+    corners = [as_array(box) for box in (panel.region, panel.box) if box is not None]
     masks = ((panel.coarse_probability, panel.threshold), (panel.refined_probability, panel.threshold))
     for mask, level in (*masks, (panel.target, 0.5)):
-        rows, columns = np.nonzero(_array(mask)[0] >= level)
+        rows, columns = np.nonzero(as_array(mask)[0] >= level)
         if rows.size:
             corners.append(np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]))
     if panel.points is not None and panel.labels is not None:
-        corners += [np.concatenate([p, p + 1]) for p in _array(panel.points)[panel.labels.cpu().numpy() >= 0]]
+        corners += [np.concatenate([p, p + 1]) for p in as_array(panel.points)[panel.labels.cpu().numpy() >= 0]]
     if not corners:
         return 0, 0, width, height
     low, high = np.min([c[:2] for c in corners], 0), np.max([c[2:] for c in corners], 0)
@@ -180,32 +174,16 @@ def _window(panel: Panel) -> Window:
     return x0, y0, min(math.ceil(start[0] + size[0]), width), min(math.ceil(start[1] + size[1]), height)
 
 
-def _contour(
-    axis: Any, mask: Tensor, colour: str, style: str, width: float, *, level: float = 0.5, say_empty: bool = False
-) -> None:
-    values = _array(mask)[0]
-    if not (values >= level).any():
-        if say_empty:
-            _note(axis, "empty", colour)
-        return
-    # A border of zeros closes the contour of a mask that touches the frame.
-    x, y = np.arange(-1, values.shape[1] + 1), np.arange(-1, values.shape[0] + 1)
-    lines = axis.contour(
-        x, y, np.pad(values, 1), levels=[level], colors=[colour], linestyles=[style], linewidths=[width]
-    )
-    lines.set_path_effects([_outline(width)])
-
-
 def _draw_prompts(axis: Any, panel: Panel) -> None:
     if panel.region is not None:
-        _rectangle(axis, _array(panel.region).tolist(), _REGION, (0, (4, 2)), 1.6)
+        _rectangle(axis, as_array(panel.region).tolist(), REGION, (0, (4, 2)), 1.6)
     if panel.box is not None:
-        _rectangle(axis, (_array(panel.box) + 0.5).tolist(), _BOX, "-", 1.6)
+        _rectangle(axis, (as_array(panel.box) + 0.5).tolist(), _BOX, "-", 1.6)
     if panel.points is None or panel.labels is None:
         if panel.box is None:
-            _note(axis, "no points, no box", "white")
+            note(axis, "no points, no box", "white")
         return
-    points, labels = _array(panel.points), panel.labels.detach().cpu().numpy()
+    points, labels = as_array(panel.points), panel.labels.detach().cpu().numpy()
     for label, colour, marker, size in ((1, _LESION, "*", 140), (0, _BACKGROUND, "X", 60)):
         x, y = points[labels == label].T
         axis.scatter(x, y, s=size, c=colour, marker=marker, edgecolors="white", linewidths=0.8, zorder=5)
@@ -214,18 +192,8 @@ def _draw_prompts(axis: Any, panel: Panel) -> None:
 def _rectangle(axis: Any, edges: Sequence[float | int], colour: str, style: Any, width: float) -> None:
     x0, y0, x1, y1 = edges
     frame = Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, edgecolor=colour)
-    frame.set(linewidth=width, linestyle=style, path_effects=[_outline(width)])
+    frame.set(linewidth=width, linestyle=style, path_effects=[outline(width)])
     axis.add_patch(frame)
-
-
-def _note(axis: Any, text: str, colour: str) -> None:
-    note = axis.text(0.5, 0.04, text, color=colour, fontsize=8, ha="center", transform=axis.transAxes)
-    note.set_path_effects([_outline(1.0)])
-
-
-def _outline(width: float) -> Any:
-    """A dark rim: a line of any colour is seen on bright tissue too."""
-    return withStroke(linewidth=width + 1.2, foreground="#00000080")
 
 
 def _legend(panels: Sequence[Panel]) -> list[Line2D]:
@@ -234,8 +202,8 @@ def _legend(panels: Sequence[Panel]) -> list[Line2D]:
         return Line2D([0], [0], color=colour, marker=sign, ms=size, mec="white", linestyle="", label=label)
 
     entries = [
-        Line2D([], [], color=_COARSE, linewidth=1.5, label="coarse"),
-        Line2D([], [], color=_REFINED, linewidth=1.5, label="refined"),
+        Line2D([], [], color=COARSE, linewidth=1.5, label="coarse"),
+        Line2D([], [], color=REFINED, linewidth=1.5, label="refined"),
         # White lines would vanish on the page: the legend draws the truth in black.
         Line2D([], [], color="black", linewidth=1.0, linestyle="--", label="truth (white)"),
     ]
@@ -244,17 +212,12 @@ def _legend(panels: Sequence[Panel]) -> list[Line2D]:
     if any(panel.box is not None for panel in panels):
         entries.append(Line2D([], [], color=_BOX, linewidth=1.5, label="box prompt"))
     if any(panel.region is not None for panel in panels):
-        entries.append(Line2D([], [], color=_REGION, linewidth=1.5, linestyle=(0, (4, 2)), label="region SAM sees"))
+        entries.append(Line2D([], [], color=REGION, linewidth=1.5, linestyle=(0, (4, 2)), label="region SAM sees"))
     return entries
 
 
 def _short(name: str) -> str:
     return name if len(name) <= 30 else f"…{name[-29:]}"
-
-
-def _array(tensor: Tensor) -> NDArray[np.float64]:
-    array: NDArray[np.float64] = tensor.detach().double().cpu().numpy()
-    return array
 
 
 def _check(panel: Panel) -> None:

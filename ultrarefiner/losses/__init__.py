@@ -1,7 +1,9 @@
 """Losses: per mask, on logits, in float32 or wider. One concept, one file."""
 
+from ultrarefiner.losses.agbce import AGBCELoss, annotation_guided_bce_loss, disagreement_region
 from ultrarefiner.losses.anchor import WeightAnchor
 from ultrarefiner.losses.cross_entropy import BinaryCrossEntropyLoss, binary_cross_entropy_loss
+from ultrarefiner.losses.deep_supervision import DeepSupervision
 from ultrarefiner.losses.dice import DiceLoss, dice_loss
 from ultrarefiner.losses.dice_bce import DiceBCELoss, dice_bce_loss
 from ultrarefiner.losses.focal import FocalLoss, focal_loss
@@ -10,7 +12,9 @@ from ultrarefiner.losses.pixel_quality import PixelQualityAwareLoss, pixel_quali
 from ultrarefiner.losses.quality import QualityAwareLoss, quality_aware_loss, quality_weight
 
 __all__ = [
+    "AGBCELoss",
     "BinaryCrossEntropyLoss",
+    "DeepSupervision",
     "DiceBCELoss",
     "DiceLoss",
     "FocalLoss",
@@ -18,10 +22,12 @@ __all__ = [
     "PixelQualityAwareLoss",
     "QualityAwareLoss",
     "WeightAnchor",
+    "annotation_guided_bce_loss",
     "binary_cross_entropy_loss",
     "candidate_iou",
     "dice_bce_loss",
     "dice_loss",
+    "disagreement_region",
     "focal_loss",
     "iou_regression_loss",
     "pixel_quality_aware_loss",

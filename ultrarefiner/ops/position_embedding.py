@@ -37,7 +37,7 @@ def position_grid(tokens: Float[Tensor, "1 n c"]) -> Float[Tensor, "1 c side sid
 
 
 def resize_position_grid(grid: Float[Tensor, "1 c h w"], size: Sequence[int]) -> Float[Tensor, "1 c new_h new_w"]:
-    """Position embeddings on another grid: bilinear, corners on corners; untouched where the grid is the same.
+    """Position embeddings on another grid: bilinear, corners on corners; exactly as it is where the grid is the same.
 
     The same numbers as ``scipy.ndimage.zoom(order=1)``, with which TransUNet's published code resizes them.
 
@@ -50,6 +50,5 @@ def resize_position_grid(grid: Float[Tensor, "1 c h w"], size: Sequence[int]) ->
         >>> resize_position_grid(torch.tensor([[[[0.0, 1.0]]]]), (1, 3))
         tensor([[[[0.0000, 0.5000, 1.0000]]]])
     """
-    if tuple(grid.shape[-2:]) == tuple(size):
-        return grid
-    return functional.interpolate(grid, (int(size[0]), int(size[1])), mode="bilinear", align_corners=True)
+    # Not skipped where the grid is the same: a branch would tie an exported graph to one size of image.
+    return functional.interpolate(grid, (size[0], size[1]), mode="bilinear", align_corners=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from jaxtyping import Float
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ultrarefiner.ops.coordinates import accumulation_dtype
+from ultrarefiner.types import MultiScaleLogits
 
 
 class AtSize(nn.Module):
@@ -19,7 +21,7 @@ class AtSize(nn.Module):
     the same path, and SAM still crops from the image at its own resolution.
 
     Args:
-        network: images (b, c, size, size) to logits (b, k, h', w').
+        network: images (b, c, size, size) to logits (b, k, h', w'), or to `MultiScaleLogits` of them.
         size: side of the square.
 
     Raises:
@@ -40,12 +42,14 @@ class AtSize(nn.Module):
         self.network = network
         self.size = size
 
-    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
-        """Logits on the images' pixels; the way down is antialiased, the way up bilinear."""
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"] | MultiScaleLogits:
+        """Logits on the images' pixels; the way down is antialiased, the way up bilinear. Side logits stay small."""
         size = (self.size, self.size)
         wide = images.to(accumulation_dtype(images))
         seen = functional.interpolate(wide, size, mode="bilinear", align_corners=False, antialias=True).to(images.dtype)
-        return resize_logits(self.network(seen), images.shape[-2:])
+        answer = self.network(seen)
+        logits = resize_logits(main_logits(answer), images.shape[-2:])
+        return replace(answer, logits=logits) if isinstance(answer, MultiScaleLogits) else logits
 
     def settings(self) -> dict[str, Any]:
         """The network's settings, or its class, and the size."""
@@ -55,6 +59,17 @@ class AtSize(nn.Module):
     def extra_repr(self) -> str:
         """The constructor's number."""
         return f"size={self.size}"
+
+
+def main_logits(answer: Float[Tensor, "b k h w"] | MultiScaleLogits) -> Float[Tensor, "b k h w"]:
+    """What everything but a loss uses of a network's answer.
+
+    Example:
+        >>> import torch
+        >>> main_logits(MultiScaleLogits(torch.zeros(1, 1, 8, 8), (torch.zeros(1, 1, 4, 4),))).shape
+        torch.Size([1, 1, 8, 8])
+    """
+    return answer.logits if isinstance(answer, MultiScaleLogits) else answer
 
 
 def resize_logits(logits: Float[Tensor, "b k h w"], size: Sequence[int]) -> Float[Tensor, "b k new_h new_w"]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ultrarefiner.ops.checks import check_images
 from ultrarefiner.ops.gradient import scale_gradient
 from ultrarefiner.refinement import blend, finite_logit
-from ultrarefiner.systems.at_size import resize_logits
+from ultrarefiner.systems.at_size import main_logits, resize_logits
 from ultrarefiner.systems.refiner import SAMRefiner
 from ultrarefiner.types import RefinedSegmentation
 
@@ -20,8 +20,8 @@ class UltraRefiner(nn.Module):
     """Segment with a coarse network, refine with SAM, and send the refined mask's gradient back to the coarse network.
 
     Args:
-        coarse: any module from images (b, c, h, w) to logits (b, k, h', w'); logits of another resolution are resized
-            to the images'.
+        coarse: any module from images (b, c, h, w) to logits (b, k, h', w'), or to `MultiScaleLogits` of them; logits
+            of another resolution are resized to the images'.
         refiner: the `SAMRefiner`.
         gate: how much of SAM's mask enters the final mask; None takes SAM's mask as it is.
         gradient_scale: factor on the gradient that the refined mask sends to the coarse network. It acts on that
@@ -108,7 +108,7 @@ class UltraRefiner(nn.Module):
         }
 
     def _coarse_logits(self, images: Tensor) -> Tensor:
-        logits = self.coarse(images)
+        logits = main_logits(self.coarse(images))
         if not isinstance(logits, Tensor) or logits.ndim != 4 or logits.shape[0] != images.shape[0]:
             came = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
             message = (

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+from ultrarefiner.training.annotation_guided import AnnotationGuidedRecipe
 from ultrarefiner.training.coarse import CoarseRecipe
 from ultrarefiner.training.freezing import Unfreezing, freeze, is_frozen, unfreeze
 from ultrarefiner.training.handover import load_coarse, load_refiner
 from ultrarefiner.training.joint import JointRecipe
 from ultrarefiner.training.loop import train
+from ultrarefiner.training.published import (
+    MICROSEGNET,
+    TRANSUNET,
+    PublishedRun,
+    microsegnet_recipe,
+    transunet_recipe,
+)
 from ultrarefiner.training.recipe import ParameterGroup, Prediction, Recipe, StepResult, dice_of_images
 from ultrarefiner.training.refiner import RefinerRecipe
 from ultrarefiner.training.result import TrainingResult
-from ultrarefiner.training.schedule import cosine_factor
+from ultrarefiner.training.schedule import Cosine, Polynomial, Schedule, cosine_factor, polynomial_factor
 
 __all__ = [
+    "MICROSEGNET",
+    "TRANSUNET",
+    "AnnotationGuidedRecipe",
     "CoarseRecipe",
+    "Cosine",
     "JointRecipe",
     "ParameterGroup",
+    "Polynomial",
     "Prediction",
+    "PublishedRun",
     "Recipe",
     "RefinerRecipe",
+    "Schedule",
     "StepResult",
     "TrainingResult",
     "Unfreezing",
@@ -28,6 +43,9 @@ __all__ = [
     "is_frozen",
     "load_coarse",
     "load_refiner",
+    "microsegnet_recipe",
+    "polynomial_factor",
     "train",
+    "transunet_recipe",
     "unfreeze",
 ]

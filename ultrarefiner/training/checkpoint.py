@@ -150,7 +150,8 @@ def _other_cases(path: Path, saved: Mapping[str, Any], current: Mapping[str, Any
     def say(cases: Mapping[str, Any] | None) -> str:
         if cases is None:
             return "none"
-        return f"{cases['cases']} cases of side {cases['size']} with the digest {cases['digest'][:12]}"
+        fitted = "" if cases.get("fit") is None else f" by {cases['fit']}"
+        return f"{cases['cases']} cases of side {cases['size']}{fitted} with the digest {cases['digest'][:12]}"
 
     return (
         f"{path} was written by a run with another {which} set: it was {say(saved.get(which))}, but now it is "

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
 from ultrarefiner.data import Augmentation, Batch
-from ultrarefiner.losses import DiceBCELoss
-from ultrarefiner.systems.at_size import resize_logits
+from ultrarefiner.losses import DeepSupervision, DiceBCELoss
+from ultrarefiner.systems.at_size import main_logits, resize_logits
 from ultrarefiner.training.freezing import Unfreezing
 from ultrarefiner.training.recipe import (
     ParameterGroup,
@@ -21,6 +21,7 @@ from ultrarefiner.training.recipe import (
     full_precision,
     inside_content,
 )
+from ultrarefiner.types import MultiScaleLogits
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,12 +29,13 @@ class CoarseRecipe(Recipe):
     """Train a segmentation network on true masks.
 
     Args:
-        network: any module from images (b, c, h, w) to logits (b, k, h', w'); logits of another resolution are
-            resized to the images'.
+        network: any module from images (b, c, h, w) to logits (b, k, h', w'), or to `MultiScaleLogits` of them; logits
+            of another resolution are resized to the images'.
         learning_rate: of all its parameters.
-        weight_decay: AdamW's.
+        weight_decay: of all its parameters.
+        algorithm: makes the optimiser from parameter groups: a class of PyTorch, or a `functools.partial` of one.
         augmentation: called with images, masks and a generator; None trains on the images as they are.
-        loss: called with logits and true masks.
+        loss: called with logits and true masks; a `DeepSupervision` gets the side logits, too.
         frozen: from which epoch named parts of the network train; None for never (`Unfreezing`).
 
     Example:
@@ -48,6 +50,7 @@ class CoarseRecipe(Recipe):
     _: KW_ONLY
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
+    algorithm: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW
     augmentation: nn.Module | None = field(default_factory=Augmentation)
     loss: nn.Module = field(default_factory=DiceBCELoss)
     frozen: Mapping[str, int | None] = field(default_factory=dict)
@@ -72,26 +75,36 @@ class CoarseRecipe(Recipe):
 
     def step(self, batch: Batch, generator: torch.Generator) -> StepResult:
         """Loss of the network's masks."""
-        images, masks, _ = augmented(self.augmentation, batch, generator)
-        logits = self._logits(images)
-        loss = self.loss(logits, masks)
-        return StepResult(loss, {"segmentation": loss.detach()}, dice_of_images(logits.sigmoid(), masks).mean())
+        seen = augmented(self.augmentation, batch, generator)
+        answer = self._answer(seen.images)
+        logits = main_logits(answer)
+        loss = self.loss_of(answer if isinstance(self.loss, DeepSupervision) else logits, seen, generator)
+        return StepResult(loss, {"segmentation": loss.detach()}, dice_of_images(logits.sigmoid(), seen.masks).mean())
+
+    def loss_of(
+        self,
+        answer: Tensor | MultiScaleLogits,
+        batch: Batch,
+        generator: torch.Generator,  # noqa: ARG002 - for recipes that derive from this one
+    ) -> Tensor:
+        """The loss of what the network answered: logits on the images' pixels, and side logits where the loss asks."""
+        value: Tensor = self.loss(answer, batch.masks)
+        return value
 
     def predict(self, batch: Batch, cases: Sequence[int]) -> Prediction:  # noqa: ARG002 - nothing is drawn
         """The network's masks."""
-        return Prediction(self._logits(batch.images).sigmoid())
+        return Prediction(main_logits(self._answer(batch.images)).sigmoid())
 
-    def _logits(self, images: Tensor) -> Tensor:
+    def _answer(self, images: Tensor) -> Tensor | MultiScaleLogits:
         """On the images' pixels, as `UltraRefiner` brings them there."""
-        logits: Tensor = self.network(images)
-        logits = logits if logits.dtype == torch.float64 else logits.float()
-        return resize_logits(logits, images.shape[-2:])
+        answer = self.network(images)
+        logits = main_logits(answer)
+        logits = resize_logits(logits if logits.dtype == torch.float64 else logits.float(), images.shape[-2:])
+        return replace(answer, logits=logits) if isinstance(answer, MultiScaleLogits) else logits
 
 
-def augmented(
-    augmentation: nn.Module | None, batch: Batch, generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Images and masks of a batch as the network is to see them, and where their content now ends.
+def augmented(augmentation: nn.Module | None, batch: Batch, generator: torch.Generator) -> Batch:
+    """A batch as the network is to see it: images, masks, second annotations, and where their content now ends.
 
     A flip or a rotation moves the content, too: it goes along as one more mask.
 
@@ -101,17 +114,24 @@ def augmented(
         generator: of the step.
 
     Returns:
-        Images, masks, and (height, width) from the frame's top left corner within which all of each image's content
-        lies, as integers (b, 2).
+        The batch; its content sizes are the (height, width) from the frame's top left corner within which all of each
+        image's content lies.
     """
     if augmentation is None:
-        return batch.images, batch.masks, batch.content_sizes
+        return batch
     height, width = batch.images.shape[-2:]
     content = inside_content(batch.content_sizes, (height, width)).to(batch.masks.dtype)
+    others = () if batch.other_masks is None else (batch.other_masks,)
     with full_precision(batch.images):
-        images, moved = augmentation(batch.images, torch.cat([batch.masks, content], 1), generator)
+        images, moved = augmentation(batch.images, torch.cat([batch.masks, *others, content], 1), generator)
     there = moved[:, -1] > 0
     rows = torch.arange(1, height + 1, device=there.device) * there.any(2)
     columns = torch.arange(1, width + 1, device=there.device) * there.any(1)
-    # Nothing is left where all content was moved out of the frame; a region needs a pixel.
-    return images, moved[:, :-1], torch.stack([rows.amax(1), columns.amax(1)], 1).clamp(min=1)
+    count = batch.masks.shape[1]
+    return batch._replace(
+        images=images,
+        masks=moved[:, :count],
+        other_masks=moved[:, count:-1] if others else None,
+        # Nothing is left where all content was moved out of the frame; a region needs a pixel.
+        content_sizes=torch.stack([rows.amax(1), columns.amax(1)], 1).clamp(min=1),
+    )

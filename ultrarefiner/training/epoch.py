@@ -12,7 +12,6 @@ from ultrarefiner.data import Batch
 from ultrarefiner.training.checkpoint import save_last
 from ultrarefiner.training.recipe import Prediction, dice_of_images, inside_content
 from ultrarefiner.training.run import Parcel, Run, named_means, seed_everything_here
-from ultrarefiner.training.schedule import cosine_factor
 from ultrarefiner.training.stopping import StopRequest
 
 
@@ -83,7 +82,7 @@ def _step(run: Run, group: list[Batch]) -> None:
             means.add(named_means(result), images=len(batch.images))
         progress.batch += 1
     _check_gradient(run)
-    factor = cosine_factor(progress.step, plan.steps, warmup=plan.warmup_steps, floor=plan.floor)
+    factor = plan.schedule.factor(progress.step, plan.steps)
     for parameters in run.optimizer.param_groups:
         parameters["lr"] = parameters["initial_lr"] * factor
     run.optimizer.step()

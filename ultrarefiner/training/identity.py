@@ -17,7 +17,7 @@ def describe_cases(dataset: Any) -> dict[str, Any]:
         dataset: as `train` takes it.
 
     Returns:
-        "cases", "size" (None if unknown) and "digest" (SHA-256).
+        "cases", "size" and "fit", how they came into their square (None if unknown), and "digest" (SHA-256).
 
     Example:
         >>> from ultrarefiner.data import FittedCases, Phantoms
@@ -27,9 +27,9 @@ def describe_cases(dataset: Any) -> dict[str, Any]:
         >>> first["cases"] == second["cases"], first["size"], first["digest"] == second["digest"]
         (True, 32, False)
     """
-    names, size = _names(dataset), _size(dataset)
+    names, size, fit = _names(dataset), _size(dataset), _fit(dataset)
     digest = hashlib.sha256(repr((len(dataset), size, names)).encode()).hexdigest()
-    return {"cases": len(dataset), "size": size, "digest": digest}
+    return {"cases": len(dataset), "size": size, "fit": fit, "digest": digest}
 
 
 def _names(dataset: Any) -> list[str] | None:
@@ -56,3 +56,11 @@ def _size(dataset: Any) -> int | None:
         return int(size)
     inner = getattr(dataset, "dataset", None)
     return None if inner is None else _size(inner)
+
+
+def _fit(dataset: Any) -> str | None:
+    fit = getattr(dataset, "fit", None)
+    if fit is not None:
+        return type(fit).__qualname__
+    inner = getattr(dataset, "dataset", None)
+    return None if inner is None else _fit(inner)

@@ -110,7 +110,8 @@ class JointRecipe(Recipe):
 
     def step(self, batch: Batch, generator: torch.Generator) -> StepResult:
         """Segment, refine, and compare both masks with the truth."""
-        images, masks, content_sizes = augmented(self.augmentation, batch, generator)
+        seen = augmented(self.augmentation, batch, generator)
+        images, masks, content_sizes = seen.images, seen.masks, seen.content_sizes
         out = self.model(images, content_sizes)
         coarse = self.coarse_loss(out.coarse_logits, masks)
         refined = self.loss(out.refined_logits, masks, out.coarse_probability)

@@ -11,6 +11,7 @@ from ultrarefiner.training.loading import FittedSet
 from ultrarefiner.training.plan import Plan
 from ultrarefiner.training.recipe import Recipe
 from ultrarefiner.training.result import TrainingResult
+from ultrarefiner.training.schedule import Cosine, Schedule
 
 
 def train(
@@ -23,8 +24,7 @@ def train(
     validation: FittedSet | None = None,
     accumulate: int = 1,
     clip_norm: float | None = 1.0,
-    warmup: float = 0.05,
-    floor: float = 0.01,
+    schedule: Schedule = Cosine(),  # noqa: B008 - frozen
     seed: int = 0,
     precision: str = "32-true",
     accelerator: str = "auto",
@@ -56,8 +56,7 @@ def train(
         validation: fitted cases by which the best checkpoint is chosen; never augmented, never shuffled.
         accumulate: batches for one step of the optimiser; the rest at the end of an epoch makes a step, too.
         clip_norm: largest norm of the gradient, over all parameters together; None for no clipping.
-        warmup: share of all steps in which the learning rate rises (`cosine_factor`).
-        floor: share of the learning rate in the last step.
+        schedule: how the learning rates change over the run: `Cosine`, `Polynomial`, or one of your own.
         seed: of order, augmentation, failures and dropout.
         precision: "32-true", or mixed with "bf16-mixed" or "16-mixed"; weights are in 32 bits in any case.
         accelerator: Fabric's: "auto", "cpu", "cuda" …
@@ -106,8 +105,7 @@ def train(
         cases=len(dataset),
         accumulate=accumulate,
         clip_norm=clip_norm,
-        warmup=warmup,
-        floor=floor,
+        schedule=schedule,
         seed=seed,
         precision=precision,
     )

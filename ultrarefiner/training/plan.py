@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from ultrarefiner.training.schedule import Cosine, Schedule
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
@@ -27,8 +29,7 @@ class Plan:
     cases: int
     accumulate: int = 1
     clip_norm: float | None = 1.0
-    warmup: float = 0.05
-    floor: float = 0.01
+    schedule: Schedule = field(default_factory=Cosine)
     seed: int = 0
     precision: str = "32-true"
     processes: int = 1
@@ -40,12 +41,6 @@ class Plan:
                 raise ValueError(message)
         if self.cases < 1:
             message = "dataset must hold at least one case to train on, but it is empty; check its folder or split."
-            raise ValueError(message)
-        if not (0 <= self.warmup < 1 and 0 < self.floor <= 1):
-            message = (
-                "warmup must be the share of all steps that warms up, in [0, 1), and floor the share of the "
-                f"learning rate that is left at the end, in (0, 1]; they are {self.warmup} and {self.floor}."
-            )
             raise ValueError(message)
         if self.precision not in PRECISIONS:
             message = (
@@ -71,8 +66,3 @@ class Plan:
     def steps(self) -> int:
         """Steps of the optimiser in the whole run."""
         return self.epochs * self.steps_per_epoch
-
-    @property
-    def warmup_steps(self) -> int:
-        """Steps of warm-up."""
-        return math.ceil(self.warmup * self.steps)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -51,7 +51,7 @@ class ParameterGroup:
         name: in the logs, the learning rate's name.
         module: all its parameters are meant, frozen ones too: they are skipped until they are unfrozen.
         learning_rate: at the schedule's peak.
-        weight_decay: AdamW's decoupled decay.
+        weight_decay: decoupled with AdamW, part of the gradient with SGD.
     """
 
     name: str
@@ -95,6 +95,11 @@ class Recipe(ABC):
         """
 
     @property
+    def algorithm(self) -> Callable[..., torch.optim.Optimizer]:
+        """What makes the optimiser from parameter groups: a class, or a `functools.partial` of one."""
+        return torch.optim.AdamW
+
+    @property
     def unfreezing(self) -> Unfreezing:
         """From which epoch each part trains; by default all from the start."""
         return Unfreezing()
@@ -113,14 +118,14 @@ class Recipe(ABC):
         )
 
     def optimizer(self) -> torch.optim.Optimizer:
-        """AdamW over the groups.
+        """The algorithm over the groups.
 
         Raises:
             ValueError: a parameter that trains is in no group, or one is in two.
         """
         groups = self.parameter_groups()
         check_groups(self.module, groups)
-        return torch.optim.AdamW(
+        return self.algorithm(
             {
                 "params": list(group.module.parameters()),
                 "lr": group.learning_rate,

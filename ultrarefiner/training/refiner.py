@@ -89,7 +89,8 @@ class RefinerRecipe(Recipe):
 
     def step(self, batch: Batch, generator: torch.Generator) -> StepResult:
         """Damage the masks, refine them, compare."""
-        images, masks, content_sizes = augmented(self.augmentation, batch, generator)
+        seen = augmented(self.augmentation, batch, generator)
+        images, masks, content_sizes = seen.images, seen.masks, seen.content_sizes
         with full_precision(masks):
             damaged = self.failures(masks, generator)
         refinement = self.refiner(images, damaged, content_sizes=content_sizes)
