@@ -14,20 +14,27 @@ from torch import Tensor, nn
 Work = Callable[[], object]
 
 
-def median_times(works: tuple[Work, Work], repeats: int, device: str) -> tuple[float, float]:
-    """Median seconds of two ways, run in turn."""
+def paired_times(works: tuple[Work, Work], repeats: int, device: str) -> tuple[list[float], list[float]]:
+    """Seconds of two ways, run in turn; a first round is not counted."""
     seconds: tuple[list[float], list[float]] = ([], [])
+    cuda = device.startswith("cuda")
     for round_number in range(repeats + 1):
         for work, times in zip(works, seconds, strict=True):
-            if device == "cuda":
+            if cuda:
                 torch.cuda.synchronize()
             started = time.perf_counter()
             work()
-            if device == "cuda":
+            if cuda:
                 torch.cuda.synchronize()
             if round_number:
                 times.append(time.perf_counter() - started)
-    return statistics.median(seconds[0]), statistics.median(seconds[1])
+    return seconds
+
+
+def median_times(works: tuple[Work, Work], repeats: int, device: str) -> tuple[float, float]:
+    """Median seconds of two ways, run in turn."""
+    first, second = paired_times(works, repeats, device)
+    return statistics.median(first), statistics.median(second)
 
 
 def saved_bytes(work: Work, network: nn.Module | None = None) -> int:
@@ -50,7 +57,7 @@ def write(name: str, command: str, device: str, table: Sequence[str]) -> None:
     """Print a table and write it to benchmarks/results/NAME.md."""
     machine = (
         torch.cuda.get_device_name()
-        if device == "cuda"
+        if device.startswith("cuda")
         else f"CPU, {torch.get_num_threads()} threads, {platform.machine()}"
     )
     head = [

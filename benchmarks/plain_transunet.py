@@ -70,7 +70,7 @@ class Stem(nn.Module):
             if x.shape[-1] == size:
                 padded = x
             else:
-                padded = torch.zeros(x.shape[0], x.shape[1], size, size)
+                padded = x.new_zeros(x.shape[0], x.shape[1], size, size)
                 padded[:, :, : x.shape[2], : x.shape[3]] = x
             features.append(padded)
         return self.body[-1](x), features[::-1]

@@ -1,15 +1,15 @@
 """Synthetic micro-ultrasound volumes with two annotators, in the folders and names of the public data set.
 
-A gland in speckle whose border fades towards the middle of its lower edge. The expert knows where it runs there; the
-non-expert cuts the gland off or draws it too far, differently in every patient. So the hard pixels lie where the
-image says little, as in the prostate's midline.
+A gland in speckle, which the outermost slices miss, and whose border fades towards the middle of its lower edge. The
+expert knows where it runs there; the non-expert cuts the gland off or draws it too far, differently in every patient.
+So the hard pixels lie where the image says little, as in the prostate's midline.
 
     python examples/phantom_volumes.py outputs/phantom_volumes
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 import nibabel
@@ -41,7 +41,7 @@ def patient(generator: np.random.Generator, slices: int, side: int) -> tuple[np.
     centre = generator.uniform(-0.15, 0.15, 2)
     radii = generator.uniform(0.4, 0.6, 2) * np.array([1.2, 0.9])
     across, down = (x - centre[0]) / radii[0], (y - centre[1]) / radii[1]
-    distance = np.sqrt(across**2 + down**2 + (0.6 * z) ** 2)
+    distance = np.sqrt(across**2 + down**2 + (1.05 * z) ** 2)
     # Towards the lower middle the gland and what lies below look more and more alike.
     hard = np.exp(-((across / 0.7) ** 4)) / (1 + np.exp(-10 * (down - 0.2)))
     contrast = 0.2 * (1 - hard)
@@ -63,4 +63,6 @@ def save(path: Path, voxels: np.ndarray) -> None:
 
 
 if __name__ == "__main__":
-    print(write(Path(sys.argv[1])))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="gets train and test")
+    print(write(parser.parse_args().folder))

@@ -3,7 +3,8 @@
 Full size, on a GPU:      python examples/phase1_coarse.py --data BUSI --imagenet R50+ViT-B_16.npz
 Small, on two CPU cores:  python examples/phase1_coarse.py --small
 
-Full size is TransUNet as it is published: SGD, "poly", 150 epochs of batches of 24.
+Full size is TransUNet with the published numbers: SGD, "poly", 150 epochs of batches of 24. (Images are padded to a
+square here, as SAM wants them; published, they are stretched to 224 px.)
 """
 
 from __future__ import annotations

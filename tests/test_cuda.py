@@ -69,3 +69,31 @@ def test_gradcheck() -> None:
     assert torch.autograd.gradcheck(
         lambda p: module(image, p).logits, leaf, eps=1e-7, atol=1e-3, rtol=1e-3, nondet_tol=1e-6, fast_mode=True
     )
+
+
+def coarse() -> ur.TransUNet:
+    torch.manual_seed(0)
+    return ur.build_microsegnet("tiny", image_size=64).eval()
+
+
+def test_transunet_answers_as_on_a_cpu() -> None:
+    network, images = coarse(), torch.rand(2, 1, 64, 96)
+    expected = network(images)
+    found = network.cuda()(images.cuda())
+    torch.testing.assert_close(found.logits.cpu(), expected.logits, atol=2e-3, rtol=1e-3)
+
+
+def test_deep_supervision_does_not_wait_for_the_device() -> None:
+    network, loss = coarse().cuda(), ur.DeepSupervision.paper()
+    images, masks = torch.rand(2, 1, 64, 64).cuda(), torch.zeros(2, 1, 64, 64).cuda()
+    masks[..., 20:40, 20:40] = 1
+    other = masks.roll(2, -1)
+    loss(network(images), masks, other).backward()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        with torch.autocast("cuda", torch.bfloat16):
+            answer = network(images)
+        loss(answer, masks, other).backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert all(parameter.grad.isfinite().all() for parameter in network.parameters() if parameter.grad is not None)

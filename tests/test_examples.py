@@ -33,6 +33,26 @@ def test_the_three_phases_run_small_one_after_the_other(tmp_path: Path) -> None:
     assert "no phase has seen" in printed
 
 
-@pytest.mark.parametrize("script", ["quickstart.py", "phase1_coarse.py", "phase2_refiner.py", "phase3_joint.py"])
+@pytest.mark.slow
+def test_microsegnet_ends_with_a_table_in_millimetres(tmp_path: Path) -> None:
+    printed = run("microsegnet.py", "--small", "--epochs", "3", "--out", str(tmp_path))
+    assert "HD95 of a slice ↓ (mm)" in printed
+    assert (tmp_path / "slices.png").stat().st_size > 10_000
+    assert len((tmp_path / "volumes.csv").read_text().splitlines()) == 7
+
+
+@pytest.mark.slow
+def test_the_sweep_ends_with_a_picture(tmp_path: Path) -> None:
+    printed = run(
+        "hard_region_weight.py", "--weights", "1", "12", "--seeds", "1", "--epochs", "1", "--out", str(tmp_path)
+    )
+    assert "w = 12: dice" in printed
+    assert (tmp_path / "sweep.png").exists()
+
+
+SCRIPTS = [path.name for path in sorted(EXAMPLES.glob("*.py")) if "__main__" in path.read_text()]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_every_script_says_what_it_does(script: str) -> None:
     assert "python examples/" in run(script, "--help")

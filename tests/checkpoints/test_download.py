@@ -329,3 +329,12 @@ def test_the_published_files() -> None:
         "ViT-B_16.npz",
     ]
     assert "%2B" in KNOWN_FILES["R50+ViT-B_16.npz"].url
+
+
+def test_a_login_page_instead_of_arrays(offer, server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # Without a published hash or size the format is what can be checked.
+    url = f"{server.url}/whole/weights%2B1.pth"
+    monkeypatch.setitem(KNOWN_FILES, "arrays.npz", KnownFile("arrays.npz", url, None, None, "vit_npz", ""))
+    with pytest.raises(ValueError, match=r"it is no \.npz archive\. Nothing was kept"):
+        download("arrays.npz", folder=tmp_path, progress=False)
+    assert not names(tmp_path)

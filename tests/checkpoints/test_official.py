@@ -20,6 +20,11 @@ WRAPPERS = [lambda state: state, lambda state: {"model": state}, lambda state: {
 PREFIXES = ["", "module.", "_orig_mod.", "module._orig_mod."]
 
 
+def test_parts_that_were_compiled_alone() -> None:
+    state = {"decoder._orig_mod.conv_more.1.bias": torch.zeros(2), "segmentation_head.0.bias": torch.zeros(2)}
+    assert set(from_official("transunet", state)) == {"decoder.bridge.1.bias", "head.bias"}
+
+
 def small_official() -> dict[str, torch.Tensor]:
     """The published names of a tiny MicroSegNet, read off the renaming backwards through a full-size one."""
     kept = (
@@ -78,9 +83,19 @@ def test_positions_are_resized_as_the_published_code_does(old, rows, columns, to
     assert torch.equal(resize_position_grid(position_grid(tokens), (old, old)), position_grid(tokens))
 
 
-def test_positions_that_are_no_square() -> None:
-    with pytest.raises(ValueError, match=r"tokens must be a square number .* but there are 7"):
-        position_grid(torch.zeros(1, 7, 4))
+@pytest.mark.usefixtures("unhooked")
+@pytest.mark.parametrize("shape", [(1, 7, 4), (196, 4), (1, 4, 2, 2), (1, 0, 4)])
+def test_positions_that_are_no_square(shape) -> None:
+    with pytest.raises(ValueError, match=r"tokens must be \(1, n, channels\) with n a square number"):
+        position_grid(torch.zeros(shape))
+
+
+def test_numpys_arrays_will_do() -> None:
+    named = from_official("vit_npz", {"Transformer/encoder_norm/scale": np.ones(4, np.float32)})
+    assert torch.equal(named["encoder.norm.weight"], torch.ones(4))
+    for name in ("block0/unit1/conv1/kernel", "block1/unit1/conv4x/kernel"):
+        with pytest.raises(ValueError, match="1 of 1 tensors have no place"):
+            from_official("vit_npz", {name: np.ones((1, 1, 4, 4), np.float32)})
 
 
 @pytest.fixture
@@ -101,6 +116,26 @@ def test_a_file_of_another_image_size(tiny_file) -> None:
     assert "resized encoder.position_embedding: from 4 x 4 to 6 x 8 patches" in str(report)
     images = torch.rand(1, 1, 96, 128)
     torch.testing.assert_close(larger(images).logits, network(images).logits)
+
+
+@torch.no_grad()
+def test_a_wrapped_network_is_found(tiny_file, tmp_path: Path) -> None:
+    network, path = tiny_file
+    wrapped = ur.AtSize(ur.build_microsegnet("tiny", image_size=64), 64).eval()
+    report = ur.load_weights(wrapped, path)
+    assert set(report.loaded) == set(wrapped.state_dict())
+    images = torch.rand(1, 1, 64, 64)
+    assert torch.equal(wrapped(images).logits, network(images).logits)
+    torch.save(wrapped.state_dict(), tmp_path / "wrapped.pt")
+    assert ur.load_weights(wrapped, tmp_path / "wrapped.pt").loaded == report.loaded
+    bare = ur.build_microsegnet("tiny", image_size=64).eval()
+    assert set(ur.load_weights(bare, tmp_path / "wrapped.pt").loaded) == set(bare.state_dict())
+    assert torch.equal(bare(images).logits, network(images).logits)
+    np.savez(tmp_path / "R50+ViT-B_16.npz", **imagenet())
+    twice = ur.AtSize(ur.ForegroundLogits(ur.build_transunet(classes=2)), 224)
+    report = ur.load_weights(twice, tmp_path / "R50+ViT-B_16.npz", layout="vit_npz")
+    assert all(name.startswith("network.network.") for name in (*report.loaded, *report.kept))
+    unchanged_after(wrapped, tmp_path / "R50+ViT-B_16.npz", "vision transformer|of another shape", layout="vit_npz")
 
 
 def test_side_heads_may_stay_in_the_file(tmp_path: Path) -> None:
@@ -132,13 +167,16 @@ def test_an_imagenet_file_without_a_stem(tmp_path: Path) -> None:
     for name, shape in (("cls", (1, 1, 768)), ("head/kernel", (768, 5)), ("head/bias", (5,))):
         arrays[name] = np.zeros(shape, np.float32)
     np.savez(tmp_path / "ViT-B_16.npz", **arrays)
+    (tmp_path / "ViT-B_16.pth").write_bytes((tmp_path / "ViT-B_16.npz").read_bytes())
     network = ur.build_transunet("vit_b16", image_size=(256, 128))
     report = ur.load_weights(network, tmp_path / "ViT-B_16.npz", layout="vit_npz")
+    renamed = ur.load_weights(network, tmp_path / "ViT-B_16.pth", layout="vit_npz")
+    assert renamed.loaded == report.loaded, "the content says what it is"
     kernel = network.encoder.patch_embedding.weight
     assert kernel[7, 2, 3, 4].item() == arrays["embedding/kernel"][3, 4, 2, 7]
     assert report.left_out["head/kernel"] == "ImageNet's classifier"
     assert report.resized == {"encoder.position_embedding": "from 14 x 14 to 16 x 8 patches"}
-    assert "kept as they were" in str(report)
+    assert "tensors kept as they were (decoder.bridge.0.weight to head.weight)" in str(report)
     with pytest.raises(ValueError, match=r"missing \(stem\.conv\.weight"):
         ur.load_weights(ur.build_transunet(), tmp_path / "ViT-B_16.npz", layout="vit_npz")
 
@@ -152,9 +190,16 @@ def unchanged_after(network, path: Path, sentence: str, **options) -> None:
 
 def test_what_does_not_fit_changes_nothing(tiny_file, tmp_path: Path) -> None:
     network, path = tiny_file
-    unchanged_after(ur.build_transunet("tiny", classes=2), path, "6 unknown .* 2 of another shape")
+    unchanged_after(ur.build_transunet("tiny", classes=2), path, r"6 unknown .* 2 of another shape .* classes=1\.")
+    torch.save(ur.build_microsegnet("tiny", image_size=64).state_dict(), tmp_path / "other.pt")
+    torch.save(ur.build_transunet("tiny", classes=2).state_dict(), tmp_path / "two.pt")
+    one = ur.build_transunet("tiny")
+    unchanged_after(one, tmp_path / "two.pt", "The file has classes=2, and ForegroundLogits reads them as one lesion")
     torch.save(small_official(), tmp_path / "official.pth")
-    unchanged_after(network, tmp_path / "official.pth", 'Its names are those of layout="transunet"')
+    unchanged_after(network, tmp_path / "official.pth", 'Its names are those of layout="microsegnet"')
+    twice = {"head.bias": torch.zeros(1), "_orig_mod.head.bias": torch.zeros(1)}
+    torch.save(twice, tmp_path / "twice.pth")
+    unchanged_after(network, tmp_path / "twice.pth", "holds 1 tensors twice")
     unchanged_after(network, path, "tensors have no place in a TransUNet or MicroSegNet checkpoint", layout="transunet")
     torch.save({**small_official(), "optimizer.lr": torch.ones(1)}, tmp_path / "more.pth")
     unchanged_after(network, tmp_path / "more.pth", r"1 of 5 tensors .* \(optimizer.lr\)", layout="microsegnet")

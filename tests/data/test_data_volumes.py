@@ -265,6 +265,21 @@ def test_damaged_files_get_a_sentence(tmp_path: Path) -> None:
         VolumeSlices([_files(tmp_path / "nowhere.nii")])
 
 
+def test_axes_of_one_entry_are_no_obstacle(tmp_path: Path) -> None:
+    voxels = _numbers()
+    plain = _one(tmp_path / "plain.nii.gz", voxels)
+    longer = _one(tmp_path / "longer.nii.gz", voxels[..., None, None])
+    assert len(longer) == len(plain)
+    assert torch.equal(longer[1].image, plain[1].image)
+    single = _one(tmp_path / "single.nii.gz", voxels[..., 1])
+    assert len(single) == 1
+    assert single[0].image.shape == plain[1].image.shape
+    for dataset in (longer, single):
+        mask = dataset.volume(0).voxels(torch.ones(len(dataset), *dataset.volume(0).size, dtype=torch.bool))
+        write_mask(tmp_path / "mask.nii.gz", mask, like=dataset.files[0].image)
+        assert read_voxels(tmp_path / "mask.nii.gz").shape == dataset.volume(0).shape
+
+
 def test_volumes_that_cannot_be_used_get_a_sentence(tmp_path: Path) -> None:
     four = write_volume(tmp_path / "four.nii.gz", np.zeros((3, 3, 3, 2), np.uint8))
     with pytest.raises(ValueError, match=r"four\.nii\.gz has the shape \(3, 3, 3, 2\), a volume of three axes"):

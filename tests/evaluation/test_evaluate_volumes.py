@@ -17,7 +17,8 @@ from nifti import SPACING, write_micro_ultrasound, write_volume
 from scipy.ndimage import binary_erosion, distance_transform_edt
 from torch import Tensor, nn
 
-from ultrarefiner.data import FitToSquare, MicroUltrasound, StretchToSquare, VolumeFiles, VolumeSlices
+import ultrarefiner as ur
+from ultrarefiner.data import FitToSquare, MicroUltrasound, Phantoms, StretchToSquare, VolumeFiles, VolumeSlices
 from ultrarefiner.evaluation import (
     VolumeEvaluation,
     VolumeMetrics,
@@ -75,11 +76,11 @@ def test_a_volume_by_hand(tmp_path: Path) -> None:
     assert one.slice_dice == pytest.approx((1 + 0.75 + 0 + 0) / 4)
     assert one.slice_hd95_mm == pytest.approx((0 + 0.4 + 2 * diagonal) / 4, abs=1e-6)
     assert (one.missed_slices, one.hallucinated_slices) == (1, 1)
-    assert one.published_dice == pytest.approx(0.875)
-    assert one.published_hd95_mm == pytest.approx(0.2, abs=1e-6)
+    assert one.nonempty_dice == pytest.approx(0.875)
+    assert one.nonempty_hd95_mm == pytest.approx(0.2, abs=1e-6)
     assert one.target_ml == one.prediction_ml == pytest.approx(192 * 0.06 / 1000)
     assert (two.dice, two.slice_dice, two.slice_hd95_mm, two.missed_slices, two.slices) == (1, 1, 0, 0, 2)
-    assert two.published_dice == 1
+    assert two.nonempty_dice == 1
 
 
 def test_distances_follow_the_headers_spacing_along_each_axis(tmp_path: Path) -> None:
@@ -92,23 +93,23 @@ def test_distances_follow_the_headers_spacing_along_each_axis(tmp_path: Path) ->
     border, other = (m & ~binary_erosion(m) for m in (first, second))
     distances = [distance_transform_edt(~o, sampling=SPACING[:2])[b] for b, o in ((border, other), (other, border))]
     assert found.slice_hd95_mm == pytest.approx(max(np.percentile(d, 95) for d in distances), abs=1e-5)
-    assert found.slice_hd95_mm == found.published_hd95_mm > 0.5
+    assert found.slice_hd95_mm == found.nonempty_hd95_mm > 0.5
 
 
 def test_what_is_empty_is_measured_without_nan(tmp_path: Path) -> None:
     dataset = two_volumes(tmp_path)
     one, two = run(dataset, Bright(level=2.0)).volumes
     assert (one.dice, one.slice_dice, one.missed_slices, one.hallucinated_slices) == (0, 0, 3, 0)
-    assert one.published_dice is one.published_hd95_mm is None
+    assert one.nonempty_dice is one.nonempty_hd95_mm is None
     assert one.slice_hd95_mm == pytest.approx(math.hypot(3.2, 6.0))
     assert two.prediction_ml == 0
     third = dataset.subset(["p1/slice_002"])
     (agreed,) = run(third, Bright(level=2.0)).volumes
     assert (agreed.dice, agreed.slice_dice, agreed.slice_hd95_mm, agreed.slices) == (1, 1, 0, 1)
-    assert agreed.published_dice is None
+    assert agreed.nonempty_dice is None
     means = volume_means([one, agreed], resamples=20)
-    assert means.published_dice is None
-    assert means.published_volumes == 0
+    assert means.nonempty_dice is None
+    assert means.nonempty_volumes == 0
 
 
 def test_means_count_each_volume_once_and_published_ones_where_they_are(tmp_path: Path) -> None:
@@ -117,17 +118,17 @@ def test_means_count_each_volume_once_and_published_ones_where_they_are(tmp_path
     assert means.dice.mean == pytest.approx(np.mean([volume.dice for volume in found.volumes]))
     assert means.dice.low == pytest.approx(found.volumes[0].dice)
     assert means.dice.high == 1
-    assert means.published_dice is not None
-    assert means.published_dice.mean == pytest.approx((0.875 + 1) / 2)
+    assert means.nonempty_dice is not None
+    assert means.nonempty_dice.mean == pytest.approx((0.875 + 1) / 2)
     assert (means.missed_slices, means.hallucinated_slices, means.slices) == (1, 1, 6)
     assert (means.volumes, means.groups, means.resamples) == (2, 2, 200)
     assert found.mean(resamples=200) == means
     one, two = found.volumes
-    lost = dataclasses.replace(two, published_dice=None, published_hd95_mm=None)
+    lost = dataclasses.replace(two, nonempty_dice=None, nonempty_hd95_mm=None)
     partly = volume_means([one, lost], resamples=50)
-    assert partly.published_dice is not None
-    assert partly.published_dice.mean == pytest.approx(0.875)
-    assert (partly.published_volumes, partly.volumes) == (1, 2)
+    assert partly.nonempty_dice is not None
+    assert partly.nonempty_dice.mean == pytest.approx(0.875)
+    assert (partly.nonempty_volumes, partly.volumes) == (1, 2)
     together = volume_means([dataclasses.replace(one, group="p2"), two], resamples=50)
     assert together.dice.low == together.dice.high == together.dice.mean
     with pytest.raises(ValueError, match=r"at least 1 volume and 1 resample; got 0 and 10000"):
@@ -162,6 +163,28 @@ def test_side_logits_smaller_logits_and_any_fit_will_do(tmp_path: Path) -> None:
     assert stretched.volumes[1].dice > 0.95
     assert run(dataset, fit=StretchToSquare(11)).volumes != run(dataset, fit=11).volumes
     assert run(dataset, threshold=0.3, fit=12).volumes[1].prediction_ml > run(dataset, fit=12).volumes[1].prediction_ml
+
+
+def test_an_ultrarefiner_is_measured_by_its_refined_masks(tmp_path: Path) -> None:
+    dataset = MicroUltrasound(write_micro_ultrasound(tmp_path), split="test")
+    torch.manual_seed(0)
+    refiner = ur.SAMRefiner(ur.build_sam("tiny", image_size=64))
+    model = ur.UltraRefiner(coarse=nn.Conv2d(1, 1, 9, padding=4), refiner=refiner)
+
+    class Refined(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return model(images).refined_logits
+
+    options = {"fit": StretchToSquare(32), "panels": 0, "progress": False}
+    refined = evaluate_volumes(model, dataset, **options)
+    assert refined.volumes == evaluate_volumes(Refined(), dataset, **options).volumes
+    assert refined.volumes != evaluate_volumes(model.coarse, dataset, **options).volumes
+
+
+@pytest.mark.usefixtures("unhooked")
+def test_single_images_are_sent_to_the_other_function() -> None:
+    with pytest.raises(ValueError, match=r"dataset must be VolumeSlices, .* is a Phantoms; measure single images with"):
+        evaluate_volumes(nn.Conv2d(1, 1, 1), Phantoms(1), fit=32)
 
 
 def test_saved_predictions_lie_on_their_scans_and_can_be_read_again(tmp_path: Path) -> None:
@@ -236,21 +259,21 @@ def missed() -> VolumeMetrics:
 
 
 def test_the_csv_and_the_table_hold_all_numbers(tmp_path: Path, missed: VolumeMetrics) -> None:
-    whole = dataclasses.replace(missed, name="p2", published_dice=0.75, published_hd95_mm=1.25)
+    whole = dataclasses.replace(missed, name="p2", nonempty_dice=0.75, nonempty_hd95_mm=1.25)
     VolumeEvaluation((missed, whole), ()).to_csv(tmp_path / "v.csv")
     with (tmp_path / "v.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["name"] for row in rows] == ["p, 1", "p2"]
-    assert (rows[0]["published_dice"], rows[1]["published_hd95_mm"]) == ("", "1.25")
+    assert (rows[0]["nonempty_dice"], rows[1]["nonempty_hd95_mm"]) == ("", "1.25")
     assert (rows[0]["slice_hd95_mm"], rows[0]["missed_slices"], rows[0]["target_ml"]) == ("3.5", "2", "1.5")
     table = volumes_table(volume_means([missed, whole], resamples=10))
     assert "| Dice of the volume ↑ | 0.500 [0.500, 0.500] |" in table
     assert "| HD95 of a slice ↓ (mm) | 3.50 [3.50, 3.50] |" in table
-    assert "| as published: Dice of a slice ↑ | 0.750 [0.750, 0.750] |" in table
+    assert "| neither empty: Dice of a slice ↑ | 0.750 [0.750, 0.750] |" in table
     assert "2 volumes of 1 patients, 8 slices: 4 with a lesion were missed, 2 without one got a mask." in table
     assert "10 resamples of patients" in table
     assert "which 1 volumes have" in table
-    assert "| as published: Dice of a slice ↑ | none |" in volumes_table(volume_means([missed], resamples=10))
+    assert "| neither empty: Dice of a slice ↑ | none |" in volumes_table(volume_means([missed], resamples=10))
 
 
 def test_what_cannot_be_evaluated_gets_a_sentence(tmp_path: Path) -> None:

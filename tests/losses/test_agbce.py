@@ -215,7 +215,7 @@ def test_it_says_that_it_compares_annotations() -> None:
 
 @pytest.mark.parametrize("size", [0, -2])
 def test_a_kernel_without_a_pixel_is_refused(size: int) -> None:
-    sentence = rf"kernel_size must be at least 1 pixel, which does not dilate; got {size}\."
+    sentence = rf"kernel_size must be a whole number of at least 1 pixel, which does not dilate; got {size}\."
     masks = torch.zeros(1, 1, 2, 2)
     with pytest.raises(ValueError, match=sentence):
         AGBCELoss(kernel_size=size)

@@ -25,8 +25,10 @@ def tiny():
 @given(rows=st.integers(1, 6), columns=st.integers(1, 6), channels=st.sampled_from([1, 3]))
 @torch.no_grad()
 def test_any_multiple_of_16(tiny, rows: int, columns: int, channels: int) -> None:
-    answer = tiny(torch.rand(2, channels, 16 * rows, 16 * columns))
+    images = torch.rand(2, channels, 16 * rows, 16 * columns)
+    answer = tiny(images)
     assert answer.logits.shape == (2, 1, 16 * rows, 16 * columns)
+    torch.testing.assert_close(tiny(images[:1]).logits, answer.logits[:1])
     for scale, side in zip((8, 4, 2), answer.side_logits, strict=True):
         assert side.shape == (2, 1, 16 * rows // scale, 16 * columns // scale)
 
@@ -146,6 +148,24 @@ def test_dropout_acts_in_training_only() -> None:
         assert torch.equal(network(images), network(images))
 
 
+def test_normalisations_have_the_published_constants() -> None:
+    # With the oracles' weights variances are large, and a wrong constant would not show.
+    network = ur.build_transunet("tiny")
+    norms = {name: module.eps for name, module in network.named_modules() if hasattr(module, "eps")}
+    projections = {name for name in norms if ".shortcut." in name}
+    for name, eps in norms.items():
+        expected = 1e-5 if name in projections or name.startswith("decoder.") else 1e-6
+        assert eps == expected, name
+    assert len(projections) == 3
+    faint = StandardizedConv2d(1, 1, 3)
+    torch.nn.init.constant_(faint.weight, 0.0)
+    faint.weight.data[0, 0, 0] = 0.01
+    expected = (faint.weight - faint.weight.mean()) / (faint.weight.var(unbiased=False) + 1e-5).sqrt()
+    torch.testing.assert_close(
+        faint(torch.eye(3)[None, None]), functional.conv2d(torch.eye(3)[None, None], expected, padding=1)
+    )
+
+
 def test_settings_tell_networks_apart() -> None:
     described = [
         ur.build_transunet("tiny", classes=classes, image_size=size, deep_supervision=deep, dropout=dropout).settings()
@@ -182,11 +202,19 @@ def test_foreground_logits_of_side_logits() -> None:
         (lambda: ur.build_transunet("r50"), "size must be one of r50_vit_b16, vit_b16, r50_vit_l16, tiny, but it is"),
         (lambda: ur.build_transunet("tiny", image_size=100), "image_size must be a multiple of 16"),
         (lambda: ur.build_transunet("tiny", image_size=(32, 32, 32)), "image_size must be a multiple of 16"),
-        (lambda: ur.build_transunet("tiny", classes=0), "classes must be at least 1"),
+        (lambda: ur.build_transunet("tiny", image_size="64"), "image_size must be a multiple of 16, .* but it is '64'"),
+        (lambda: ur.build_transunet("tiny", image_size=(64.0, 64)), "image_size must be a multiple of 16"),
+        (lambda: ur.build_transunet(["tiny"]), "size must be one of"),
+        (lambda: ur.build_transunet("tiny", classes=0), "classes must be a whole number from 1 on"),
+        (lambda: ur.build_transunet("tiny", classes=1.5), "classes must be a whole number from 1 on"),
         (lambda: ur.build_transunet("tiny", dropout=1.0), r"dropout in \[0, 1\)"),
         (lambda: ur.build_transunet("tiny")(torch.rand(1, 1, 30, 32)), "multiples of 16, but they are 30 x 32 pixels"),
-        (lambda: ur.build_transunet("tiny")(torch.rand(1, 2, 32, 32)), r"images must be \(b, 1 or 3, h, w\)"),
-        (lambda: ur.build_transunet("tiny")(torch.rand(1, 32, 32)), "add missing dimensions with"),
+        (
+            lambda: ur.build_transunet("tiny")(torch.rand(1, 2, 32, 32)),
+            r"images must have 1 \(grey\) or 3 \(RGB\) channels",
+        ),
+        (lambda: ur.build_transunet("tiny")(torch.rand(1, 32, 32)), "add the missing dimensions with"),
+        (lambda: ur.build_transunet("tiny")(torch.zeros(1, 1, 32, 32, dtype=torch.uint8)), "must be floating point"),
         (lambda: ur.networks.foreground_logits(torch.rand(1, 1, 2, 2)), "class_logits must have the background"),
     ],
 )

@@ -99,6 +99,39 @@ def test_an_unknown_annotator() -> None:
         AnnotationGuidedRecipe(nn.Conv2d(1, 1, 1), annotator=None)
 
 
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: CoarseRecipe(nn.Conv2d(1, 1, 1), loss=AGBCELoss()), "compares no annotations, .* to AnnotationGuided"),
+        (
+            lambda: AnnotationGuidedRecipe(nn.Conv2d(1, 1, 1), loss=ur.DiceBCELoss()),
+            "compares two annotations, .* to CoarseRec",
+        ),
+        (lambda: DeepSupervision(lambda logits, target: 0), "loss must be a module, or a sequence of modules"),
+        (lambda: DeepSupervision(AGBCELoss(), 1.0), "weights must be None or one number for each output"),
+        (lambda: DeepSupervision.paper(sides=0), "sides must be at least 1"),
+        (lambda: AGBCELoss(kernel_size=2.5), "kernel_size must be a whole number"),
+    ],
+)
+@pytest.mark.usefixtures("unhooked")
+def test_parts_that_do_not_fit(make, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        make()
+
+
+def test_a_softmax_needs_its_wrapper(batch, fit, cases) -> None:
+    network = ur.build_transunet("tiny", classes=2, image_size=32)
+    with pytest.raises(ValueError, match=r"one logit for each of the 1 masks, but it returned 2; .* ForegroundLogits"):
+        loss_of(transunet_recipe(network), batch)
+    assert loss_of(transunet_recipe(ur.ForegroundLogits(network)), batch).isfinite()
+
+
+@pytest.mark.usefixtures("unhooked")
+def test_a_schedule_by_name(fit) -> None:
+    with pytest.raises(ValueError, match=r"schedule must be a Schedule such as Cosine\(\) .* but it is 'poly'"):
+        fit(transunet_recipe(nn.Conv2d(1, 1, 1)), schedule="poly")
+
+
 def test_plain_losses_see_the_mask_alone(tiny, batch) -> None:
     recipe = CoarseRecipe(tiny, augmentation=None)
     torch.testing.assert_close(loss_of(recipe, batch), recipe.loss(tiny(batch.images).logits, batch.masks))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import zipfile
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -142,6 +143,8 @@ def _fault(path: Path, known: KnownFile) -> str:
     size = path.stat().st_size
     if known.size is not None and size != known.size:
         return f"it has {size:,} bytes, but it should have {known.size:,}"
+    if known.name.endswith(".npz") and not zipfile.is_zipfile(path):
+        return "it is no .npz archive"
     return ""
 
 

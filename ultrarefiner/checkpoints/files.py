@@ -87,7 +87,7 @@ def read_tensors(path: Location) -> dict[str, Any]:
 
     Args:
         path: PyTorch's format; safetensors if the name ends in ".safetensors" (``pip install
-            ultrarefiner[weights]``); NumPy's arrays by name if it ends in ".npz".
+            ultrarefiner[weights]``); NumPy's arrays by name if it is such an archive.
 
     Returns:
         What the file holds.
@@ -108,7 +108,7 @@ def read_tensors(path: Location) -> dict[str, Any]:
         what = f"{path} is a folder, not a file" if path.is_dir() else f"There is no file {path.name}"
         message = f"{what} (looked in {path.parent.resolve()}); check the name, or download it first."
         raise FileNotFoundError(message)
-    content = _READERS.get(path.suffix, _read_torch)(path)
+    content = _read_npz(path) if _holds_arrays(path) else _READERS.get(path.suffix, _read_torch)(path)
     if not isinstance(content, Mapping):
         message = (
             f"{path} must hold a dictionary of tensors, but it holds a {type(content).__name__}; "
@@ -162,6 +162,15 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
         message = f"{path} ({size:,} bytes) is truncated, damaged or no safetensors file ({error}). {_DOWNLOAD_AGAIN}"
         raise ValueError(message) from error
     return tensors
+
+
+def _holds_arrays(path: Path) -> bool:
+    """Whether a file is NumPy's archive, whatever it is called."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return bool(archive.namelist()) and all(name.endswith(".npy") for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError):
+        return False
 
 
 def _read_npz(path: Path) -> dict[str, Any]:

@@ -17,16 +17,16 @@ class Layout:
 
     Attributes:
         wrappers: keys under which the state dict may lie inside the file.
-        prefixes: prefixes that other tools put before every key.
+        prefixes: prefixes that other tools put before every key; torch.compile's "_orig_mod." comes off anywhere.
         rename: from the family's names to ours; None where they are the same.
         surplus: beginnings of names (ours) that such files may hold and a network may lack, and why.
         absent: beginnings of names (ours) that a network has and such files never hold.
         resizable: endings of names (ours) of position embeddings, which may lie on another grid.
-        signature: a beginning that only this family's names have, for hints.
+        signature: a beginning that only this family's names have, for hints; the first of `LAYOUTS` that fits is named.
     """
 
     wrappers: tuple[str, ...] = ("model", "state_dict", "model_state_dict")
-    prefixes: tuple[str, ...] = ("module.", "_orig_mod.")
+    prefixes: tuple[str, ...] = ("module.",)
     rename: Callable[[Mapping[str, Tensor]], Renamed] | None = None
     surplus: Mapping[str, str] = field(default_factory=dict)
     absent: tuple[str, ...] = ()
@@ -44,20 +44,20 @@ LAYOUTS: dict[str, Layout] = {
     "native": Layout(wrappers=("model",), resizable=_POSITIONS),
     "sam": Layout(
         wrappers=("model", "state_dict"),
-        prefixes=("module.", "_orig_mod.", "sam."),
+        prefixes=("module.", "sam."),
         surplus={
             "pixel_mean": "a constant of the input policy",
             "pixel_std": "a constant of the input policy",
         },
         signature="image_encoder.",
     ),
-    "transunet": Layout(rename=rename_transunet, resizable=_POSITIONS, signature="transformer.embeddings."),
     "microsegnet": Layout(
         rename=rename_transunet,
         surplus={"side_heads.": "this network was built without deep supervision"},
         resizable=_POSITIONS,
         signature="decoder.segmentation_head",
     ),
+    "transunet": Layout(rename=rename_transunet, resizable=_POSITIONS, signature="transformer.embeddings."),
     "vit_npz": Layout(
         rename=rename_vit_npz,
         absent=("decoder.", "head.", "side_heads."),

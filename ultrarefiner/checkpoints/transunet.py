@@ -16,7 +16,7 @@ def _in_unit(rest: str) -> Callable[[re.Match[str]], str]:
 
 
 _STEM = r"transformer\.embeddings\.hybrid_model"
-_STEM_UNIT = _STEM + r"\.body\.block(?P<block>\d+)\.unit(?P<unit>\d+)"
+_STEM_UNIT = _STEM + r"\.body\.block(?P<block>[1-9]\d*)\.unit(?P<unit>[1-9]\d*)"
 _LAYER = r"transformer\.encoder\.layer\.(\d+)"
 
 _CHECKPOINT: Table = {
@@ -41,7 +41,7 @@ _CHECKPOINT: Table = {
 }
 
 _BLOCK = r"Transformer/encoderblock_(\d+)"
-_NPZ_UNIT = r"block(?P<block>\d+)/unit(?P<unit>\d+)"
+_NPZ_UNIT = r"block(?P<block>[1-9]\d*)/unit(?P<unit>[1-9]\d*)"
 _KINDS = {"scale": "weight", "kernel": "weight", "bias": "bias"}
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from ultrarefiner.checkpoints.files import read_tensors
@@ -42,8 +43,7 @@ class LoadReport:
         parts += [f"resized {name}: {how}" for name, how in self.resized.items()]
         parts += [f"left out {name}: {reason}" for name, reason in self.left_out.items()]
         if self.kept:
-            rooms = Counter(name.split(".")[0] for name in self.kept)
-            parts.append(f"kept as they were: {', '.join(f'{count} of {room}' for room, count in rooms.items())}")
+            parts.append(f"{len(self.kept)} tensors kept as they were ({self.kept[0]} to {self.kept[-1]})")
         return "; ".join(parts)
 
 
@@ -53,7 +53,8 @@ def load_weights(network: nn.Module, path: str | Path, *, layout: str = "native"
     Nothing in the file is executed (``weights_only``, safetensors, arrays without pickles). Wrappers and prefixes of
     the layout are taken off and its names translated; after that every tensor of the network must be in the file with
     its shape, and every tensor of the file in the network or named by the layout. Only position embeddings may lie on
-    another grid: they are interpolated, which the report says. If not, the network is left as it was.
+    another grid: they are interpolated, which the report says. If not, the network is left as it was. A network that
+    other modules wrap (`AtSize`, `ForegroundLogits`) is found inside them, here and in the file.
 
     Args:
         network: for instance from `build_sam` or `build_transunet`.
@@ -81,16 +82,20 @@ def load_weights(network: nn.Module, path: str | Path, *, layout: str = "native"
     state = _stripped(read_tensors(path), known, str(path))
     renamed = _renamed(state, known, str(path))
     target = network.state_dict()
+    outside = _leading(renamed.state, target)
+    renamed = Renamed({name.removeprefix(outside): tensor for name, tensor in renamed.state.items()}, renamed.left_out)
+    inside = _leading(target, renamed.state)
     left_out = dict(renamed.left_out)
     wanted: dict[str, Tensor] = {}
     for name, tensor in renamed.state.items():
-        reason = None if name in target else known.reason_to_leave_out(name)
+        reason = None if inside + name in target else known.reason_to_leave_out(name)
         if reason is None:
-            wanted[name] = tensor
+            wanted[inside + name] = tensor
         else:
             left_out[name] = reason
     wanted, resized = _on_the_grids_of(target, wanted, known)
-    kept = tuple(sorted(name for name in target if name not in wanted and name.startswith(known.absent)))
+    absent = tuple(inside + start for start in known.absent)
+    kept = tuple(sorted(name for name in target if name not in wanted and name.startswith(absent)))
     needed = {name: tensor for name, tensor in target.items() if name not in kept}
     _refuse_mismatch(wanted, needed, Path(path), type(network).__name__, hint=_other_layout(state, known))
     network.load_state_dict(wanted, strict=not kept)
@@ -103,7 +108,7 @@ def from_official(layout: str, state_dict: Mapping[str, Any]) -> dict[str, Tenso
     Args:
         layout: one of `LAYOUTS`.
         state_dict: what the published code saves, in its wrapper or not, with ``module.`` and ``_orig_mod.`` prefixes
-            or not; for "vit_npz" the arrays by name as tensors.
+            or not; tensors, or NumPy's arrays as ``dict(numpy.load(path))`` gives them.
 
     Returns:
         Tensors by our names, for ``load_state_dict``. What no network of ours needs (a class token, a classifier) is
@@ -129,7 +134,15 @@ def _known(layout: str) -> Layout:
 
 
 def _stripped(content: Mapping[str, Any], layout: Layout, source: str) -> dict[str, Tensor]:
-    return _strip_prefixes(_unwrap(content, layout, source), layout.prefixes)
+    state = _unwrap(content, layout, source)
+    plain = {name.replace("_orig_mod.", ""): tensor for name, tensor in state.items()}
+    if len(plain) < len(state):
+        message = (
+            f"{source} holds {len(state) - len(plain)} tensors twice, with and without torch.compile's '_orig_mod.'; "
+            "save the state dict of one network."
+        )
+        raise ValueError(message)
+    return _strip_prefixes(plain, layout.prefixes)
 
 
 def _renamed(state: dict[str, Tensor], layout: Layout, source: str) -> Renamed:
@@ -143,11 +156,17 @@ def _renamed(state: dict[str, Tensor], layout: Layout, source: str) -> Renamed:
 
 
 def _unwrap(content: Any, layout: Layout, source: str) -> dict[str, Tensor]:
+    """The state dict inside its wrappers; NumPy's arrays become tensors."""
     while isinstance(content, Mapping):
         inner = [name for name in layout.wrappers if isinstance(content.get(name), Mapping)]
         if not inner:
             break
         content = content[inner[0]]
+    if isinstance(content, Mapping):
+        content = {
+            name: torch.from_numpy(value) if isinstance(value, np.ndarray) and value.dtype.kind in "fiub" else value
+            for name, value in content.items()
+        }
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         keys = ", ".join(map(str, list(content)[:6])) if isinstance(content, Mapping) else type(content).__name__
         message = (
@@ -168,6 +187,17 @@ def _strip_prefixes(state: dict[str, Tensor], prefixes: tuple[str, ...]) -> dict
                 state = {name[len(prefix) :]: tensor for name, tensor in state.items()}
                 stripped = True
     return state
+
+
+def _leading(longer: Mapping[str, Tensor], shorter: Mapping[str, Tensor]) -> str:
+    """What a wrapping module (`AtSize`) puts before all names of the one and not of the other; "" if that is not it."""
+    names, prefix = list(longer), ""
+    while not any(prefix + name in longer for name in shorter):
+        part = names[0][len(prefix) :].partition(".") if names else ("", "", "")
+        if not part[1] or not all(name.startswith(f"{prefix}{part[0]}.") for name in names):
+            return ""
+        prefix += f"{part[0]}."
+    return prefix
 
 
 def _on_the_grids_of(
@@ -207,9 +237,18 @@ def _refuse_mismatch(
     message = (
         f"{path} is not a checkpoint of this {network}: of its {len(target)} tensors {same} fit, "
         f"{', '.join(complaints)}. Nothing was loaded. Build the network with the size and settings that the file was "
-        f"made with, or name its layout.{hint}"
+        f"made with, or name its layout.{_classes_hint(state, target)}{hint}"
     )
     raise ValueError(message)
+
+
+def _classes_hint(state: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> str:
+    """A hint, where a network of ours was built with another number of classes than the file has."""
+    for name, tensor in state.items():
+        if name.endswith("head.bias") and name in target and tensor.shape != target[name].shape:
+            wrap = ", and ForegroundLogits reads them as one lesion" if len(tensor) == 2 else ""
+            return f" The file has classes={len(tensor)}{wrap}."
+    return ""
 
 
 def _other_layout(state: Mapping[str, Tensor], layout: Layout) -> str:

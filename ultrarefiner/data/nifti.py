@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -40,7 +41,8 @@ class NiftiHeader:
 def read_header(path: str | Path) -> NiftiHeader:
     """Read a volume's geometry and none of its voxels.
 
-    Sizes are those of the header's ``pixdim``, in mm whatever unit it names; a header without a unit means mm.
+    Trailing axes of one entry are dropped, and a single picture is a volume of one slice. Sizes are those of the
+    header's ``pixdim``, in mm whatever unit it names; a header without a unit means mm.
 
     Args:
         path: a NIfTI file, ".nii" or ".nii.gz", of version 1 or 2.
@@ -60,7 +62,7 @@ def read_header(path: str | Path) -> NiftiHeader:
     """
     path = Path(path)
     _, header = _parsed(path, _bytes(path, 540))
-    shape = tuple(int(side) for side in header.get_data_shape())
+    shape = _three_axes(header.get_data_shape())
     if len(shape) != 3:
         message = (
             f"{path} has the shape {shape}, a volume of three axes is expected; save each time point or channel as a "
@@ -72,6 +74,8 @@ def read_header(path: str | Path) -> NiftiHeader:
         raise ValueError(message)
     unit = _MILLIMETRES.get(header.get_xyzt_units()[0], 1.0)
     spacing = tuple(float(str(size)) * unit for size in header["pixdim"][1:4])  # 0.2, not float32's 0.20000000298
+    if len(header.get_data_shape()) == 2:  # a picture has no third size
+        spacing = (*spacing[:2], spacing[2] if spacing[2] > 0 else 1.0)
     if not all(math.isfinite(size) and size > 0 for size in spacing):
         message = (
             f"{path} gives its voxels the sizes {spacing} mm, three positive ones are expected; distances in mm would "
@@ -115,6 +119,7 @@ def read_voxels(path: str | Path) -> NDArray[Any]:
         voxels: NDArray[Any] = np.asanyarray(image_class.from_bytes(content).dataobj)
     except (OSError, ValueError) as error:
         raise ValueError(_unreadable(path, error)) from error
+    voxels = voxels.reshape(_three_axes(voxels.shape))
     if voxels.dtype.kind in "iu":
         return voxels
     numbers: NDArray[Any] = voxels.astype(np.float32)
@@ -159,7 +164,7 @@ def write_mask(path: str | Path, mask: Bool[np.ndarray, "x y z"], *, like: str |
     header.set_data_dtype(np.uint8)
     header.set_slope_inter(1, 0)  # the scan may be scaled
     header["cal_min"], header["cal_max"], header["descrip"] = 0, 1, b"mask"
-    image = image_class(mask.astype(np.uint8), None, header)
+    image = image_class(mask.astype(np.uint8).reshape(header.get_data_shape()), None, header)
     with replaced_file(path) as file:
         file.write(gzip.compress(image.to_bytes(), mtime=0))
 
@@ -185,6 +190,14 @@ def _parsed(path: Path, content: bytes) -> tuple[Any, Any]:
     except (ValueError, nibabel.spatialimages.HeaderDataError) as error:
         raise ValueError(_unreadable(path, error)) from error
     return classes[size], header
+
+
+def _three_axes(shape: Sequence[int]) -> tuple[int, ...]:
+    """A shape without trailing axes of one entry, which some programs write; a single picture is one slice."""
+    sides = [int(side) for side in shape]
+    while len(sides) > 3 and sides[-1] == 1:
+        sides.pop()
+    return (*sides, 1) if len(sides) == 2 else tuple(sides)
 
 
 def _affine(path: Path, header: Any) -> NDArray[np.float64]:

@@ -28,9 +28,10 @@ class VolumeMetrics:
             hallucinated slice counts as its diagonal; 0 if there is none.
         missed_slices: slices with a lesion for which nothing was predicted.
         hallucinated_slices: slices without a lesion for which one was predicted.
-        published_dice: mean Dice of the slices where both are not empty, as MicroSegNet's paper has it: a missed slice
+        nonempty_dice: mean Dice of the slices where neither is empty, which MicroSegNet's paper reports: a missed slice
             makes it no worse. None if there is no such slice.
-        published_hd95_mm: the same for the distances.
+        nonempty_hd95_mm: the same for the distances. (The paper's pool both directions; these are MONAI's, the larger
+            of the two directed percentiles, and so not less.)
         prediction_ml: what the prediction holds, in millilitres.
         target_ml: what the truth holds.
     """
@@ -43,8 +44,8 @@ class VolumeMetrics:
     slice_hd95_mm: float
     missed_slices: int
     hallucinated_slices: int
-    published_dice: float | None
-    published_hd95_mm: float | None
+    nonempty_dice: float | None
+    nonempty_hd95_mm: float | None
     prediction_ml: float
     target_ml: float
 
@@ -59,9 +60,9 @@ class VolumeMeans:
         dice: of `VolumeMetrics.dice`.
         slice_dice: of `VolumeMetrics.slice_dice`.
         slice_hd95_mm: of `VolumeMetrics.slice_hd95_mm`.
-        published_dice: of `VolumeMetrics.published_dice` over the volumes that have one; None if none has.
-        published_hd95_mm: the same.
-        published_volumes: how many volumes have one.
+        nonempty_dice: of `VolumeMetrics.nonempty_dice` over the volumes that have one; None if none has.
+        nonempty_hd95_mm: the same.
+        nonempty_volumes: how many volumes have one.
         slices: of all volumes together.
         missed_slices: of all volumes together.
         hallucinated_slices: of all volumes together.
@@ -73,9 +74,9 @@ class VolumeMeans:
     dice: Estimate
     slice_dice: Estimate
     slice_hd95_mm: Estimate
-    published_dice: Estimate | None
-    published_hd95_mm: Estimate | None
-    published_volumes: int
+    nonempty_dice: Estimate | None
+    nonempty_hd95_mm: Estimate | None
+    nonempty_volumes: int
     slices: int
     missed_slices: int
     hallucinated_slices: int
@@ -109,7 +110,7 @@ def volume_metrics(
         >>> found, _ = volume_metrics(volume, missed, truth)
         >>> round(found.dice, 3), found.slice_dice, round(found.slice_hd95_mm, 3), found.missed_slices
         (0.667, 0.5, 1.836, 1)
-        >>> found.published_dice, found.published_hd95_mm
+        >>> found.nonempty_dice, found.nonempty_hd95_mm
         (1.0, 0.0)
 
     Published means: Jiang et al., "MicroSegNet", arXiv 2305.19956 (github.com/mirthAI/MicroSegNet).
@@ -139,8 +140,8 @@ def volume_metrics(
         slice_hd95_mm=_mean([case.hd95 for case in either], empty=0.0),
         missed_slices=sum(not case.prediction_pixels for case in either),
         hallucinated_slices=sum(not case.target_pixels for case in either),
-        published_dice=_mean([case.dice for case in both], empty=0.0) if both else None,
-        published_hd95_mm=_mean([case.hd95 for case in both], empty=0.0) if both else None,
+        nonempty_dice=_mean([case.dice for case in both], empty=0.0) if both else None,
+        nonempty_hd95_mm=_mean([case.hd95 for case in both], empty=0.0) if both else None,
         prediction_ml=predicted * volume.voxel_ml,
         target_ml=true * volume.voxel_ml,
     )
@@ -164,7 +165,7 @@ def volume_means(volumes: Sequence[VolumeMetrics], *, resamples: int = 10_000, s
         ...     for name, dice in (("p1", 0.5), ("p2", 1.0))
         ... )
         >>> means = volume_means([one, two], resamples=100)
-        >>> means.dice.mean, means.published_dice
+        >>> means.dice.mean, means.nonempty_dice
         (0.75, None)
     """
     if not volumes or resamples < 1:
@@ -173,24 +174,24 @@ def volume_means(volumes: Sequence[VolumeMetrics], *, resamples: int = 10_000, s
     options = {"resamples": resamples, "seed": seed}
     values = np.array([[volume.dice, volume.slice_dice, volume.slice_hd95_mm] for volume in volumes])
     dice, slice_dice, slice_hd95 = bootstrap_estimates(values, [volume.group for volume in volumes], **options)
-    published = [
-        (volume.group, (volume.published_dice, volume.published_hd95_mm))
+    nonempty = [
+        (volume.group, (volume.nonempty_dice, volume.nonempty_hd95_mm))
         for volume in volumes
-        if volume.published_dice is not None
+        if volume.nonempty_dice is not None
     ]
-    published_dice, published_hd95 = None, None
-    if published:
-        groups, pairs = zip(*published, strict=True)
-        published_dice, published_hd95 = bootstrap_estimates(np.array(pairs, dtype=np.float64), groups, **options)
+    nonempty_dice, nonempty_hd95 = None, None
+    if nonempty:
+        groups, pairs = zip(*nonempty, strict=True)
+        nonempty_dice, nonempty_hd95 = bootstrap_estimates(np.array(pairs, dtype=np.float64), groups, **options)
     return VolumeMeans(
         volumes=len(volumes),
         groups=len({volume.group for volume in volumes}),
         dice=dice,
         slice_dice=slice_dice,
         slice_hd95_mm=slice_hd95,
-        published_dice=published_dice,
-        published_hd95_mm=published_hd95,
-        published_volumes=len(published),
+        nonempty_dice=nonempty_dice,
+        nonempty_hd95_mm=nonempty_hd95,
+        nonempty_volumes=len(nonempty),
         slices=sum(volume.slices for volume in volumes),
         missed_slices=sum(volume.missed_slices for volume in volumes),
         hallucinated_slices=sum(volume.hallucinated_slices for volume in volumes),

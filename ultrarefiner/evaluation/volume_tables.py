@@ -61,15 +61,15 @@ def volumes_table(means: VolumeMeans) -> str:
         _row("Dice of the volume ↑", means.dice, 3),
         _row("Dice of a slice ↑", means.slice_dice, 3),
         _row("HD95 of a slice ↓ (mm)", means.slice_hd95_mm, 2),
-        _row("as published: Dice of a slice ↑", means.published_dice, 3),
-        _row("as published: HD95 of a slice ↓ (mm)", means.published_hd95_mm, 2),
+        _row("neither empty: Dice of a slice ↑", means.nonempty_dice, 3),
+        _row("neither empty: HD95 of a slice ↓ (mm)", means.nonempty_hd95_mm, 2),
         "",
         f"{means.volumes} volumes{grouped}, {means.slices} slices: {means.missed_slices} with a lesion were missed, "
         f"{means.hallucinated_slices} without one got a mask.",
         "",
         f"[ ]: 95 % bootstrap interval of the mean ({means.resamples} resamples of {drawn}). Slices where truth or "
-        "prediction has a lesion count: a missed or hallucinated one with Dice 0 and its diagonal. As published: only "
-        f"slices where both have one, which {means.published_volumes} volumes have; what was missed is not seen in it.",
+        "prediction has a lesion count: a missed or hallucinated one with Dice 0 and its diagonal. Neither empty: only "
+        f"slices where both have one, which {means.nonempty_volumes} volumes have; what was missed is not seen in it.",
         "",
     ]
     return "\n".join(lines)

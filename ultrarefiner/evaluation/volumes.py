@@ -19,6 +19,7 @@ from ultrarefiner.evaluation.metrics import CaseMetrics
 from ultrarefiner.evaluation.volume_figures import SlicePanel, volume_figure
 from ultrarefiner.evaluation.volume_metrics import VolumeMeans, VolumeMetrics, volume_means, volume_metrics
 from ultrarefiner.evaluation.volume_tables import volumes_table, write_volumes_csv
+from ultrarefiner.systems import UltraRefiner
 from ultrarefiner.systems.at_size import main_logits, resize_logits
 
 
@@ -75,7 +76,8 @@ def evaluate_volumes(
 
     Args:
         network: any module from images (b, 1, s, s) to logits (b, 1, h', w'), or to `MultiScaleLogits` of them, on any
-            device; it is put in evaluation mode and left there.
+            device; it is put in evaluation mode and left there. An `UltraRefiner` is measured by its refined masks;
+            give its ``coarse`` for those before.
         dataset: slices with true masks; a subset measures the slices that it has.
         fit: as in training: the side of the square for `FitToSquare`, or a fit such as ``StretchToSquare(224)``.
         batch_size: slices at once.
@@ -110,6 +112,12 @@ def evaluate_volumes(
 
     The published evaluation, which leaves out slices that were missed: Jiang et al., "MicroSegNet", arXiv 2305.19956.
     """
+    if not isinstance(dataset, VolumeSlices):
+        message = (
+            f"dataset must be VolumeSlices, whose headers know millimetres, but it is a {type(dataset).__name__}; "
+            "measure single images with evaluate."
+        )
+        raise ValueError(message)
     volumes = dataset.volumes
     _check(volumes, batch_size, panels, threshold)
     folder = None if save_predictions is None else Path(save_predictions)
@@ -147,7 +155,8 @@ def _segmented(
     for start in range(0, len(volume.cases), batch_size):
         together = [dataset[index] for index in volume.cases[start : start + batch_size]]
         images = torch.stack([fit.image(case.image) for case in together]).to(device)
-        logits = main_logits(network(images)).float()
+        content = torch.tensor([fit.content_size(volume.size)] * len(together), device=device)
+        logits = _logits(network, images, content)
         if logits.shape[:2] != (len(together), 1):
             message = (
                 f"network must answer with one mask an image, ({len(together)}, 1, h, w), but it is "
@@ -163,6 +172,13 @@ def _segmented(
         probability = resize_logits(logits, (fit.size, fit.size)).sigmoid().cpu()
         for case, soft in zip(together, probability, strict=True):
             yield case, fit.restore(soft, volume.size)
+
+
+def _logits(network: nn.Module, images: Tensor, content_sizes: Tensor) -> Tensor:
+    if isinstance(network, UltraRefiner):
+        refined: Tensor = network(images, content_sizes).refined_logits
+        return refined.float()
+    return main_logits(network(images)).float()
 
 
 def _panels(

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from ultrarefiner.losses.per_mask import Reduction, aligned, reduced
 from ultrarefiner.losses.ranges import check_not_negative
+from ultrarefiner.ops.checks import check_probability
 
 
 def disagreement_region(
@@ -34,7 +35,8 @@ def disagreement_region(
         True in the hard pixels.
 
     Raises:
-        ValueError: if the shapes differ, or ``kernel_size`` is less than 1.
+        ValueError: if the shapes differ, ``kernel_size`` is less than 1, or the other annotation is not in [0, 1] (its
+            values are not read on an accelerator).
 
     Example:
         >>> import torch
@@ -45,6 +47,7 @@ def disagreement_region(
     """
     _check_kernel_size(kernel_size)
     target, other_annotation = aligned(target, other_annotation, name="other_annotation", of="target")
+    check_probability(other_annotation, "other_annotation")
     differs = ((target >= 0.5) != (other_annotation >= 0.5)).to(target.dtype)
     before, after = kernel_size // 2, kernel_size - 1 - kernel_size // 2
     padded = functional.pad(differs, (before, after, before, after))
@@ -161,6 +164,6 @@ class AGBCELoss(nn.Module):
 
 
 def _check_kernel_size(kernel_size: int) -> None:
-    if kernel_size < 1:
-        message = f"kernel_size must be at least 1 pixel, which does not dilate; got {kernel_size}."
+    if not isinstance(kernel_size, int) or kernel_size < 1:
+        message = f"kernel_size must be a whole number of at least 1 pixel, which does not dilate; got {kernel_size}."
         raise ValueError(message)

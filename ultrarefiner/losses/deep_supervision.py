@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from jaxtyping import Float
@@ -54,6 +54,7 @@ class DeepSupervision(nn.Module):
 
     def __init__(self, loss: nn.Module | Sequence[nn.Module], weights: Sequence[float] | None = None) -> None:
         super().__init__()
+        _check_kinds(loss, weights)
         # A ModuleList is a module, too, but it holds one loss for each output.
         one = isinstance(loss, nn.Module) and not isinstance(loss, nn.ModuleList)
         self.loss: nn.Module = cast(nn.Module, loss) if one else nn.ModuleList(cast(Sequence[nn.Module], loss))
@@ -84,6 +85,9 @@ class DeepSupervision(nn.Module):
 
         Source: Jiang et al., "MicroSegNet", arXiv 2305.19956.
         """
+        if sides < 1:
+            message = f"sides must be at least 1, the number of side outputs; got {sides}."
+            raise ValueError(message)
         return cls([*(BinaryCrossEntropyLoss() for _ in range(sides)), AGBCELoss(weight=weight, kernel_size=4)])
 
     @classmethod
@@ -102,6 +106,8 @@ class DeepSupervision(nn.Module):
         Source: github.com/mirthAI/MicroSegNet.
         """
         return cls([AGBCELoss(weight=weight, kernel_size=size) for size in (1, 2, 3, 4)])
+
+    takes_side_logits: ClassVar[bool] = True
 
     @property
     def compares_annotations(self) -> bool:
@@ -178,6 +184,16 @@ class DeepSupervision(nn.Module):
             raise ValueError(message)
         aligned(target, other_annotation, name="other_annotation", of="target")
         return [other_annotation]
+
+
+def _check_kinds(loss: Any, weights: Any) -> None:
+    losses = [loss] if isinstance(loss, nn.Module) else loss
+    if not isinstance(losses, Sequence) or not all(isinstance(part, nn.Module) for part in losses):
+        message = f"loss must be a module, or a sequence of modules; got {loss!r}. Wrap a function in a module."
+        raise ValueError(message)
+    if weights is not None and not isinstance(weights, Sequence):
+        message = f"weights must be None or one number for each output, coarse to fine; got {weights!r}."
+        raise ValueError(message)
 
 
 def _resize_mask(mask: Float[Tensor, "b k h w"], size: tuple[int, ...]) -> Float[Tensor, "b k new_h new_w"]:

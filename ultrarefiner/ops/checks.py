@@ -39,6 +39,19 @@ def check_images(images: Tensor, name: str = "images") -> None:
     Example:
         >>> check_images(torch.zeros(2, 3, 8, 8))
     """
+    check_layout(images, name)
+    _check_range(images, name, "divide by the largest value its format allows (255, 65535)")
+
+
+def check_layout(images: Tensor, name: str = "images") -> None:
+    """Raise unless a tensor has the shape and dtype of images: (b, 1 or 3, h, w), floating point. Any values will do.
+
+    Raises:
+        ValueError: the rank, the channels or the dtype is not that of an image.
+
+    Example:
+        >>> check_layout(torch.full((2, 3, 8, 8), -1.7))
+    """
     _check_rank(images, name, "(b, 1 or 3, h, w)", "add the missing dimensions with image[None]")
     if images.shape[1] not in (1, 3):
         message = (
@@ -47,7 +60,6 @@ def check_images(images: Tensor, name: str = "images") -> None:
         )
         raise ValueError(message)
     _check_floating(images, name, "convert it with .float() / 255 if it is 8-bit")
-    _check_range(images, name, "divide by the largest value its format allows (255, 65535)")
 
 
 def without_overshoot(probability: Tensor) -> Tensor:

@@ -24,14 +24,14 @@ def position_grid(tokens: Float[Tensor, "1 n c"]) -> Float[Tensor, "1 c side sid
         >>> position_grid(torch.zeros(1, 197, 8)).shape
         torch.Size([1, 8, 14, 14])
     """
-    count = tokens.shape[1]
+    count = tokens.shape[1] if tokens.ndim == 3 else 0
     for class_tokens in (0, 1):
-        side = math.isqrt(count - class_tokens)
+        side = math.isqrt(max(0, count - class_tokens))
         if side and side * side == count - class_tokens:
             return tokens[:, class_tokens:].transpose(1, 2).reshape(1, -1, side, side)
     message = (
-        f"tokens must be a square number of position embeddings, with or without a class token in front, but there "
-        f"are {count}; reshape those of a grid that is not square to (1, channels, rows, columns) yourself."
+        "tokens must be (1, n, channels) with n a square number, or one more for a class token in front, but their "
+        f"shape is {tuple(tokens.shape)}; reshape those of a grid that is not square to (1, channels, rows, columns)."
     )
     raise ValueError(message)
 

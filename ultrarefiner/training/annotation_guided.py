@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,8 @@ class AnnotationGuidedRecipe(CoarseRecipe):
             anything else is called with true masks and a generator and simulates one (`SimpleFailures`).
 
     Raises:
-        ValueError: an unknown annotator.
+        ValueError: an unknown annotator, or a loss that compares no annotations; while training, no second annotation
+            in the data.
 
     Example:
         >>> recipe = AnnotationGuidedRecipe(nn.Conv2d(1, 1, 3, padding=1), annotator="prediction")
@@ -44,8 +45,10 @@ class AnnotationGuidedRecipe(CoarseRecipe):
     _: KW_ONLY
     loss: nn.Module = field(default_factory=AGBCELoss)
     annotator: Literal["second", "prediction"] | Annotator = "second"
+    guided: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not callable(self.annotator) and self.annotator not in ("second", "prediction"):
             message = (
                 "annotator must be 'second', 'prediction' or something that simulates one from true masks and a "

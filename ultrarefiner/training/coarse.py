@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ultrarefiner.data import Augmentation, Batch
-from ultrarefiner.losses import DeepSupervision, DiceBCELoss
+from ultrarefiner.losses import DiceBCELoss
 from ultrarefiner.systems.at_size import main_logits, resize_logits
 from ultrarefiner.training.freezing import Unfreezing
 from ultrarefiner.training.recipe import (
@@ -35,8 +36,13 @@ class CoarseRecipe(Recipe):
         weight_decay: of all its parameters.
         algorithm: makes the optimiser from parameter groups: a class of PyTorch, or a `functools.partial` of one.
         augmentation: called with images, masks and a generator; None trains on the images as they are.
-        loss: called with logits and true masks; a `DeepSupervision` gets the side logits, too.
+        loss: called with logits and true masks. One whose ``takes_side_logits`` is true, `DeepSupervision`, gets all
+            that the network returns; with any other, side heads do not learn.
         frozen: from which epoch named parts of the network train; None for never (`Unfreezing`).
+
+    Raises:
+        ValueError: a loss that compares two annotations (`AnnotationGuidedRecipe` has them); while training, a network
+            with another number of logits than there are masks.
 
     Example:
         >>> recipe = CoarseRecipe(nn.Conv2d(1, 1, 3, padding=1), learning_rate=3e-4)
@@ -54,6 +60,16 @@ class CoarseRecipe(Recipe):
     augmentation: nn.Module | None = field(default_factory=Augmentation)
     loss: nn.Module = field(default_factory=DiceBCELoss)
     frozen: Mapping[str, int | None] = field(default_factory=dict)
+    guided: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if getattr(self.loss, "compares_annotations", False) != self.guided:
+            expected = "compares two annotations" if self.guided else "compares no annotations"
+            message = (
+                f"loss must be one that {expected}, but it is {type(self.loss).__name__}; give it to "
+                f"{'CoarseRecipe' if self.guided else 'AnnotationGuidedRecipe'}."
+            )
+            raise ValueError(message)
 
     @property
     def module(self) -> nn.Module:
@@ -78,7 +94,13 @@ class CoarseRecipe(Recipe):
         seen = augmented(self.augmentation, batch, generator)
         answer = self._answer(seen.images)
         logits = main_logits(answer)
-        loss = self.loss_of(answer if isinstance(self.loss, DeepSupervision) else logits, seen, generator)
+        if logits.shape[1] != seen.masks.shape[1]:
+            message = (
+                f"network must return one logit for each of the {seen.masks.shape[1]} masks, but it returned "
+                f"{logits.shape[1]}; wrap a network with a softmax over background and lesions in ForegroundLogits."
+            )
+            raise ValueError(message)
+        loss = self.loss_of(answer if getattr(self.loss, "takes_side_logits", False) else logits, seen, generator)
         return StepResult(loss, {"segmentation": loss.detach()}, dice_of_images(logits.sigmoid(), seen.masks).mean())
 
     def loss_of(

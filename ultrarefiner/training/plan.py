@@ -42,6 +42,9 @@ class Plan:
         if self.cases < 1:
             message = "dataset must hold at least one case to train on, but it is empty; check its folder or split."
             raise ValueError(message)
+        if not isinstance(self.schedule, Schedule):
+            message = f"schedule must be a Schedule such as Cosine() or Polynomial(), but it is {self.schedule!r}."
+            raise ValueError(message)
         if self.precision not in PRECISIONS:
             message = (
                 f"precision must be one of {', '.join(PRECISIONS)}, but it is {self.precision!r}; weights and the "

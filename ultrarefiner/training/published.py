@@ -59,13 +59,15 @@ MICROSEGNET = PublishedRun(epochs=10, batch_size=8, image_size=224, folds=0)
 
 
 def transunet_recipe(network: nn.Module, **changes: Any) -> CoarseRecipe:
-    """Phase 1 of TransUNet as UltraRefiner trains it.
+    """Phase 1 of TransUNet with the numbers with which UltraRefiner trains it.
 
-    SGD with learning rate 0.01, momentum 0.9 and weight decay 1e-4; half of cross entropy and half of Dice; flips and
-    rotations by up to 20 degrees. The numbers of the run are in `TRANSUNET`.
+    SGD with learning rate 0.01, momentum 0.9 and weight decay 1e-4; half of cross entropy and half of Dice; half of the
+    images are flipped, and all are rotated by up to 20 degrees to either side. (The published code rotates half of
+    them, without interpolation.) The numbers of the run are in `TRANSUNET`.
 
     Args:
-        network: from `ultrarefiner.build_transunet`, best with ImageNet-21k weights.
+        network: from `ultrarefiner.build_transunet`, best with ImageNet-21k weights; one with two classes in
+            `ForegroundLogits`.
         changes: other values of `CoarseRecipe`'s fields.
 
     Example:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from numbers import Integral
+from typing import Any, Literal
 
 from torch import nn
 
@@ -144,21 +145,25 @@ def build_microsegnet(
 
 
 def _numbers(size: str) -> TransUNetSize:
-    if size not in SIZES:
+    if not isinstance(size, str) or size not in SIZES:
         message = f"size must be one of {', '.join(SIZES)}, but it is {size!r}."
         raise ValueError(message)
     return SIZES[size]
 
 
-def _checked(image_size: int | Sequence[int], classes: int, dropout: float) -> tuple[int, int]:
-    sides = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-    if len(sides) != 2 or any(side < STRIDE or side % STRIDE for side in sides):
+def _checked(image_size: Any, classes: Any, dropout: float) -> tuple[int, int]:
+    square = isinstance(image_size, str) or not isinstance(image_size, Sequence)
+    sides = (image_size, image_size) if square else tuple(image_size)
+    whole = all(isinstance(side, Integral) for side in sides)
+    if not whole or len(sides) != 2 or any(int(side) < STRIDE or int(side) % STRIDE for side in sides):
         message = (
-            f"image_size must be a multiple of {STRIDE}, or (height, width) of two, but it is {image_size}; 224 is "
+            f"image_size must be a multiple of {STRIDE}, or (height, width) of two, but it is {image_size!r}; 224 is "
             "what the published weights saw."
         )
         raise ValueError(message)
-    if classes < 1 or not 0 <= dropout < 1:
-        message = f"classes must be at least 1 and dropout in [0, 1), but they are {classes} and {dropout}."
+    if not isinstance(classes, Integral) or int(classes) < 1 or not 0 <= dropout < 1:
+        message = (
+            f"classes must be a whole number from 1 on, dropout in [0, 1), but they are {classes!r} and {dropout}."
+        )
         raise ValueError(message)
-    return sides[0], sides[1]
+    return int(sides[0]), int(sides[1])

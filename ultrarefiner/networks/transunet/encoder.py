@@ -32,9 +32,12 @@ class SelfAttention(nn.Module):
         return projected
 
     def weights(self, tokens: Float[Tensor, "b n c"]) -> Float[Tensor, "b heads n n"]:
-        """What each token (row) takes from each (column); rows sum to 1. For looking at, not on the way forward."""
+        """What each token (row) takes from each (column); rows sum to 1, in float32 or wider. For looking at only."""
         query, key, _ = self._split(tokens)
-        return torch.softmax(query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5, -1)
+        wide = torch.promote_types(query.dtype, torch.float32)
+        with torch.autocast(tokens.device.type, enabled=False):
+            scores = (query.to(wide) * query.shape[-1] ** -0.5) @ key.to(wide).transpose(-2, -1)
+            return torch.softmax(scores, -1)
 
     def _split(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         joined = torch.unflatten(self.query_key_value(tokens), -1, (3, self.heads, -1))

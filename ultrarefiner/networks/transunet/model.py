@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ultrarefiner.networks.transunet.decoder import CascadedDecoder
 from ultrarefiner.networks.transunet.encoder import TransformerBlock, VisionTransformer
 from ultrarefiner.networks.transunet.stem import ResNetV2Stem
+from ultrarefiner.ops.checks import check_layout
 from ultrarefiner.types import MultiScaleLogits
 
 STRIDE = 16
@@ -65,7 +66,7 @@ class TransUNet(nn.Module):
             and 1/2. Under automatic mixed precision they come in its dtype.
 
         Raises:
-            ValueError: images of another rank or number of channels, or a side that is no multiple of 16.
+            ValueError: images of another rank, number of channels or dtype, or a side that is no multiple of 16.
         """
         _check(images)
         features, skips = self._features(images)
@@ -85,14 +86,14 @@ class TransUNet(nn.Module):
 
         Returns:
             Weights whose rows sum to 1, patches row by row, in float32 or wider, without a gradient. They take b x
-            layers x heads x n x n numbers: 22 MB an image for R50-ViT-B/16 at 224 pixels.
+            layers x heads x n x n numbers: 22 MB an image for R50-ViT-B/16 at 224 pixels. In training mode dropout
+            acts, and two calls differ.
         """
         _check(images)
         tokens, _ = self.encoder.embed(self._features(images)[0])
         weights = []
         for block in self.encoder.blocks:
-            seen = cast("TransformerBlock", block).attention_weights(tokens)
-            weights.append(seen.to(torch.promote_types(seen.dtype, torch.float32)))
+            weights.append(cast("TransformerBlock", block).attention_weights(tokens))
             tokens = block(tokens)
         return torch.stack(weights, 1)
 
@@ -111,14 +112,9 @@ class TransUNet(nn.Module):
 
 
 def _check(images: Tensor) -> None:
-    if images.ndim != 4 or images.shape[1] not in (1, 3):
-        message = (
-            f"images must be (b, 1 or 3, h, w), grey or RGB, but their shape is {tuple(images.shape)}; add missing "
-            "dimensions with images[None], move channels first with .permute(0, 3, 1, 2)."
-        )
-        raise ValueError(message)
+    check_layout(images)
     height, width = images.shape[-2:]
-    if height % STRIDE or width % STRIDE or not height * width:
+    if height % STRIDE or width % STRIDE:
         message = (
             f"images must have sides that are multiples of {STRIDE}, but they are {height} x {width} pixels; resize or "
             "pad them, or wrap the network in ultrarefiner.AtSize."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
@@ -45,6 +46,17 @@ class StandardizedConv2d(nn.Conv2d):
         return functional.conv2d(input, weight, stride=self.stride, padding=self.padding)
 
 
+class GroupNorm(nn.GroupNorm):
+    """PyTorch's, for a single pixel, too: one value has no spread, so the answer is the bias.
+
+    ``nn.GroupNorm`` refuses that in evaluation as in training, and the smallest image, 16 x 16, comes down to it.
+    """
+
+    def forward(self, input: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """Normalise."""
+        return torch.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
+
+
 class Bottleneck(nn.Module):
     """1 x 1, 3 x 3, 1 x 1 convolutions beside a shortcut. The activation follows the sum, whatever "V2" promises.
 
@@ -59,16 +71,16 @@ class Bottleneck(nn.Module):
         super().__init__()
         outputs = 4 * middle
         self.conv1 = StandardizedConv2d(inputs, middle, 1)
-        self.norm1 = nn.GroupNorm(groups, middle, eps=1e-6)
+        self.norm1 = GroupNorm(groups, middle, eps=1e-6)
         self.conv2 = StandardizedConv2d(middle, middle, 3, stride=stride)
-        self.norm2 = nn.GroupNorm(groups, middle, eps=1e-6)
+        self.norm2 = GroupNorm(groups, middle, eps=1e-6)
         self.conv3 = StandardizedConv2d(middle, outputs, 1)
-        self.norm3 = nn.GroupNorm(groups, outputs, eps=1e-6)
+        self.norm3 = GroupNorm(groups, outputs, eps=1e-6)
         self.shortcut: nn.Module = nn.Identity()
         if inputs != outputs or stride != 1:
             # One group a channel: the published code normalises the projection so.
             self.shortcut = nn.Sequential(
-                StandardizedConv2d(inputs, outputs, 1, stride=stride), nn.GroupNorm(outputs, outputs)
+                StandardizedConv2d(inputs, outputs, 1, stride=stride), GroupNorm(outputs, outputs)
             )
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b o h2 w2"]:
@@ -98,7 +110,7 @@ class ResNetV2Stem(nn.Module):
     def __init__(self, *, width: int = 64, units: Sequence[int] = (3, 4, 9), groups: int = 32) -> None:
         super().__init__()
         self.conv = StandardizedConv2d(3, width, 7, stride=2)
-        self.norm = nn.GroupNorm(groups, width, eps=1e-6)
+        self.norm = GroupNorm(groups, width, eps=1e-6)
         stages, channels = [], width
         for index, count in enumerate(units):
             middle = width * 2**index
