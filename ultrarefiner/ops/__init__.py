@@ -1,4 +1,4 @@
-"""Pure tensor functions: coordinates, moments, boxes, crop and paste, resampling, overlap. No module, no file."""
+"""Pure tensor functions: coordinates, moments, boxes, crop, paste, resampling, overlap, distance. No module or file."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ultrarefiner.ops.coordinates import (
     stretch_frame,
 )
 from ultrarefiner.ops.crop import crop_to_boxes, paste_from_boxes
+from ultrarefiner.ops.distance import distance_transform, signed_distance, squared_distance_transform
 from ultrarefiner.ops.gradient import scale_gradient
 from ultrarefiner.ops.moments import Moments, moments, remove_floor
 from ultrarefiner.ops.overlap import dice_coefficient
@@ -30,6 +31,7 @@ __all__ = [
     "clip_box",
     "crop_to_boxes",
     "dice_coefficient",
+    "distance_transform",
     "edge_to_index",
     "expand_box",
     "index_to_edge",
@@ -40,7 +42,9 @@ __all__ = [
     "pixel_centres",
     "remove_floor",
     "scale_gradient",
+    "signed_distance",
     "soft_box",
+    "squared_distance_transform",
     "squash_frame",
     "stretch_frame",
     "tight_box",
