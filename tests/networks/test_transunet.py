@@ -215,9 +215,24 @@ def test_foreground_logits_of_side_logits() -> None:
         ),
         (lambda: ur.build_transunet("tiny")(torch.rand(1, 32, 32)), "add the missing dimensions with"),
         (lambda: ur.build_transunet("tiny")(torch.zeros(1, 1, 32, 32, dtype=torch.uint8)), "must be floating point"),
+        (lambda: ur.build_transunet("tiny", classes=True), "classes must be a whole number from 1 on"),
+        (lambda: ur.build_transunet("tiny", dropout="a"), r"dropout in \[0, 1\), but they are 1 and 'a'"),
+        (lambda: ur.build_transunet("tiny")(torch.rand(1, 1, 32, 32).double()), "dtype of the network's weights"),
+        (lambda: ur.build_transunet("tiny")(torch.rand(1, 1, 32, 32).numpy()), "must be a tensor, but it is a ndarray"),
         (lambda: ur.networks.foreground_logits(torch.rand(1, 1, 2, 2)), "class_logits must have the background"),
     ],
 )
 def test_refusals(build, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         build()
+
+
+def test_normalisations_can_be_watched() -> None:
+    # Whoever hooks a layer sees what it returned, not what came after.
+    network = ur.build_transunet("tiny", image_size=32)
+    seen = []
+    for norm in (network.stem.norm, network.stem.stages[0][0].norm1):
+        norm.register_forward_hook(lambda module, inputs, output: seen.append(output))
+        norm.register_full_backward_hook(lambda module, before, after: None)
+    network(torch.rand(2, 1, 32, 32)).sum().backward()
+    assert all((output < 0).any() for output in seen)

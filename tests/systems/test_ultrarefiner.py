@@ -7,6 +7,7 @@ import torch
 from strategies import lesion
 from torch import Tensor, nn
 
+import ultrarefiner as ur
 from ultrarefiner.refinement import LearnedGate, ROICropper, UncertaintyGate
 from ultrarefiner.sam import build_sam
 from ultrarefiner.systems import AtSize, SAMRefiner, UltraRefiner
@@ -78,7 +79,7 @@ def test_the_coarse_network_may_see_a_smaller_square() -> None:
     assert coarse.seen == (1, 1, 48, 48)
     assert result.coarse_logits.shape == result.refined_logits.shape == (1, 1, 60, 90)
     assert AtSize(coarse, 48).settings() == {"network": "Says", "size": 48}
-    with pytest.raises(ValueError, match="size must be at least 1 pixel, but it is 0"):
+    with pytest.raises(ValueError, match="size must be a whole number of pixels from 1 on, but it is 0"):
         AtSize(coarse, 0)
 
 
@@ -134,3 +135,16 @@ def test_a_coarse_network_that_returns_something_else_gets_a_sentence(answer: ob
 def test_a_negative_gradient_scale_gets_a_sentence() -> None:
     with pytest.raises(ValueError, match="gradient_scale must be a finite number of at least 0, but it is -1"):
         UltraRefiner(coarse=Says(coarse_logits()), refiner=refiner(), gradient_scale=-1.0)
+
+
+@pytest.mark.parametrize("cropper", [None, ur.ROICropper()], ids=["whole", "roi"])
+@pytest.mark.parametrize("policy", ["sam", "medsam"])
+def test_under_bfloat16_autocast(cropper, policy) -> None:
+    torch.manual_seed(0)
+    refiner = ur.SAMRefiner(ur.build_sam("tiny", image_size=64, input_policy=policy), cropper=cropper)
+    model = ur.UltraRefiner(coarse=ur.build_microsegnet("tiny", image_size=64), refiner=refiner)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = model(torch.rand(2, 1, 64, 64))
+    assert out.refined_logits.dtype == torch.float32
+    out.refined_logits.mean().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.coarse.stem.parameters())

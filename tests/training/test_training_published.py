@@ -110,6 +110,8 @@ def test_an_unknown_annotator() -> None:
         (lambda: DeepSupervision(lambda logits, target: 0), "loss must be a module, or a sequence of modules"),
         (lambda: DeepSupervision(AGBCELoss(), 1.0), "weights must be None or one number for each output"),
         (lambda: DeepSupervision.paper(sides=0), "sides must be at least 1"),
+        (lambda: DeepSupervision(AGBCELoss(), "abc"), "weights must be None or one number for each output"),
+        (lambda: DeepSupervision.paper(sides=2.5), "sides must be at least 1"),
         (lambda: AGBCELoss(kernel_size=2.5), "kernel_size must be a whole number"),
     ],
 )
@@ -124,6 +126,17 @@ def test_a_softmax_needs_its_wrapper(batch, fit, cases) -> None:
     with pytest.raises(ValueError, match=r"one logit for each of the 1 masks, but it returned 2; .* ForegroundLogits"):
         loss_of(transunet_recipe(network), batch)
     assert loss_of(transunet_recipe(ur.ForegroundLogits(network)), batch).isfinite()
+
+
+def test_side_logits_are_phase_ones(ultra) -> None:
+    model = ultra()
+    for make in (
+        lambda: JointRecipe(model, loss=DeepSupervision.paper()),
+        lambda: JointRecipe(model, coarse_loss=DeepSupervision.paper()),
+        lambda: RefinerRecipe(model.refiner, loss=DeepSupervision.paper()),
+    ):
+        with pytest.raises(ValueError, match="DeepSupervision wants side logits, which only phase 1 has"):
+            make()
 
 
 @pytest.mark.usefixtures("unhooked")

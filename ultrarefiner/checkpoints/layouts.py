@@ -39,9 +39,10 @@ class Layout:
 
 
 _POSITIONS = ("encoder.position_embedding",)
+_SIDE_HEADS = {"side_heads.": "this network was built without deep supervision"}
 
 LAYOUTS: dict[str, Layout] = {
-    "native": Layout(wrappers=("model",), resizable=_POSITIONS),
+    "native": Layout(wrappers=("model",), surplus=_SIDE_HEADS, resizable=_POSITIONS),
     "sam": Layout(
         wrappers=("model", "state_dict"),
         prefixes=("module.", "sam."),
@@ -53,7 +54,7 @@ LAYOUTS: dict[str, Layout] = {
     ),
     "microsegnet": Layout(
         rename=rename_transunet,
-        surplus={"side_heads.": "this network was built without deep supervision"},
+        surplus=_SIDE_HEADS,
         resizable=_POSITIONS,
         signature="decoder.segmentation_head",
     ),

@@ -106,13 +106,14 @@ def rename_vit_npz(state: Mapping[str, Tensor]) -> Renamed:
 
 def _turned(name: str, tensor: Tensor) -> Tensor:
     """Axes in PyTorch's order."""
-    if "MultiHead" in name:
-        if name.endswith("kernel"):
-            width = tensor.shape[-1] if "/out/" in name else tensor.shape[0]
-            return tensor.reshape(-1, width).t() if "/out/" in name else tensor.reshape(width, -1).t()
-        return tensor.flatten()
-    if name.endswith("kernel"):
-        return tensor.permute(3, 2, 0, 1) if tensor.ndim == 4 else tensor.t()
-    if re.fullmatch(r".*gn\w*/(scale|bias)", name):
-        return tensor.flatten()
-    return tensor
+    attention = "MultiHead" in name
+    if not name.endswith("kernel"):
+        return tensor.flatten() if attention or re.fullmatch(r".*gn\w*/(scale|bias)", name) else tensor
+    axes = 3 if attention else 2 if "Dense" in name else 4 if re.search(r"conv|embedding", name) else tensor.ndim
+    if tensor.ndim != axes:
+        message = f"{name} must have {axes} axes, but its shape is {tuple(tensor.shape)}; download the file again."
+        raise ValueError(message)
+    if attention:
+        inputs = 2 if "/out/" in name else 1
+        return tensor.flatten(0, inputs - 1).flatten(1).t()
+    return tensor.permute(3, 2, 0, 1) if axes == 4 else tensor.t() if axes == 2 else tensor

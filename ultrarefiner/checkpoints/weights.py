@@ -81,7 +81,9 @@ def load_weights(network: nn.Module, path: str | Path, *, layout: str = "native"
     known = _known(layout)
     state = _stripped(read_tensors(path), known, str(path))
     renamed = _renamed(state, known, str(path))
-    target = network.state_dict()
+    # torch.compile puts its name into those of the parts that it compiled, here as in the file.
+    own = {name.replace("_orig_mod.", ""): name for name in network.state_dict()}
+    target = {name: network.state_dict()[full] for name, full in own.items()}
     outside = _leading(renamed.state, target)
     renamed = Renamed({name.removeprefix(outside): tensor for name, tensor in renamed.state.items()}, renamed.left_out)
     inside = _leading(target, renamed.state)
@@ -98,7 +100,7 @@ def load_weights(network: nn.Module, path: str | Path, *, layout: str = "native"
     kept = tuple(sorted(name for name in target if name not in wanted and name.startswith(absent)))
     needed = {name: tensor for name, tensor in target.items() if name not in kept}
     _refuse_mismatch(wanted, needed, Path(path), type(network).__name__, hint=_other_layout(state, known))
-    network.load_state_dict(wanted, strict=not kept)
+    network.load_state_dict({own[name]: tensor for name, tensor in wanted.items()}, strict=not kept)
     return LoadReport(str(path), layout, tuple(sorted(wanted)), left_out, resized, kept)
 
 
@@ -246,8 +248,8 @@ def _classes_hint(state: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> 
     """A hint, where a network of ours was built with another number of classes than the file has."""
     for name, tensor in state.items():
         if name.endswith("head.bias") and name in target and tensor.shape != target[name].shape:
-            wrap = ", and ForegroundLogits reads them as one lesion" if len(tensor) == 2 else ""
-            return f" The file has classes={len(tensor)}{wrap}."
+            wrap = ", and ForegroundLogits reads them as one lesion" if tensor.numel() == 2 else ""
+            return f" The file has classes={tensor.numel()}{wrap}."
     return ""
 
 

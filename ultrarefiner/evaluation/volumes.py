@@ -21,6 +21,7 @@ from ultrarefiner.evaluation.volume_metrics import VolumeMeans, VolumeMetrics, v
 from ultrarefiner.evaluation.volume_tables import volumes_table, write_volumes_csv
 from ultrarefiner.systems import UltraRefiner
 from ultrarefiner.systems.at_size import main_logits, resize_logits
+from ultrarefiner.types import RefinedSegmentation
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def evaluate_volumes(
     Args:
         network: any module from images (b, 1, s, s) to logits (b, 1, h', w'), or to `MultiScaleLogits` of them, on any
             device; it is put in evaluation mode and left there. An `UltraRefiner` is measured by its refined masks;
-            give its ``coarse`` for those before.
+            give its ``coarse`` for those before. Call this under ``torch.autocast`` for mixed precision.
         dataset: slices with true masks; a subset measures the slices that it has.
         fit: as in training: the side of the square for `FitToSquare`, or a fit such as ``StretchToSquare(224)``.
         batch_size: slices at once.
@@ -175,10 +176,11 @@ def _segmented(
 
 
 def _logits(network: nn.Module, images: Tensor, content_sizes: Tensor) -> Tensor:
-    if isinstance(network, UltraRefiner):
-        refined: Tensor = network(images, content_sizes).refined_logits
-        return refined.float()
-    return main_logits(network(images)).float()
+    compiled = getattr(network, "_orig_mod", network)
+    answer = network(images, content_sizes) if isinstance(compiled, UltraRefiner) else network(images)
+    if isinstance(answer, RefinedSegmentation):
+        return answer.refined_logits.float()
+    return main_logits(answer).float()
 
 
 def _panels(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import ClassVar
 
 import torch
@@ -95,8 +96,8 @@ def annotation_guided_bce_loss(
         Values of at least 0, in nats, in float32 or wider.
 
     Raises:
-        ValueError: if the shapes differ, ``weight`` is negative, ``kernel_size`` is less than 1, or the reduction is
-            unknown.
+        ValueError: if the shapes differ, a mask is not in [0, 1] (values are not read on an accelerator), ``weight`` is
+            negative, ``kernel_size`` is less than 1, or the reduction is unknown.
 
     Example:
         >>> import torch
@@ -108,6 +109,7 @@ def annotation_guided_bce_loss(
     """
     check_not_negative(weight=weight)
     logits, target = aligned(logits, target)
+    check_probability(target, "target")
     hard = disagreement_region(target, other_annotation, kernel_size=kernel_size)
     pixels = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
     weighted = torch.where(hard, weight * pixels, pixels)
@@ -164,6 +166,6 @@ class AGBCELoss(nn.Module):
 
 
 def _check_kernel_size(kernel_size: int) -> None:
-    if not isinstance(kernel_size, int) or kernel_size < 1:
+    if not isinstance(kernel_size, Integral) or isinstance(kernel_size, bool) or int(kernel_size) < 1:
         message = f"kernel_size must be a whole number of at least 1 pixel, which does not dilate; got {kernel_size}."
         raise ValueError(message)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any, ClassVar, cast
 
 import torch
@@ -38,6 +39,10 @@ class DeepSupervision(nn.Module):
         loss: one loss for every scale; or one for each output, coarse to fine, the main output's last. Each is called
             with logits and target.
         weights: v, one number of at least 0 for each output in the same order; None for 1 everywhere.
+
+    Attributes:
+        takes_side_logits: true: a recipe gives it all that a network returns, not the mask's logits alone.
+        compares_annotations: whether one of its losses does: a recipe then gives it the other annotation.
 
     Raises:
         ValueError: if there is no loss, a weight is negative, or there are not as many weights as losses.
@@ -85,8 +90,8 @@ class DeepSupervision(nn.Module):
 
         Source: Jiang et al., "MicroSegNet", arXiv 2305.19956.
         """
-        if sides < 1:
-            message = f"sides must be at least 1, the number of side outputs; got {sides}."
+        if not isinstance(sides, int) or sides < 1:
+            message = f"sides must be at least 1, the whole number of side outputs; got {sides}."
             raise ValueError(message)
         return cls([*(BinaryCrossEntropyLoss() for _ in range(sides)), AGBCELoss(weight=weight, kernel_size=4)])
 
@@ -191,7 +196,8 @@ def _check_kinds(loss: Any, weights: Any) -> None:
     if not isinstance(losses, Sequence) or not all(isinstance(part, nn.Module) for part in losses):
         message = f"loss must be a module, or a sequence of modules; got {loss!r}. Wrap a function in a module."
         raise ValueError(message)
-    if weights is not None and not isinstance(weights, Sequence):
+    numbers = weights is None or (isinstance(weights, Sequence) and all(isinstance(one, Real) for one in weights))
+    if not numbers:
         message = f"weights must be None or one number for each output, coarse to fine; got {weights!r}."
         raise ValueError(message)
 

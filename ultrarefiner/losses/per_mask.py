@@ -43,7 +43,8 @@ def aligned(
     if logits.shape != target.shape:
         message = (
             f"{name} must have the shape of the {of}, (b, k, h, w) = {tuple(logits.shape)}; "
-            f"got {tuple(target.shape)}. Resize one of them first: a loss never broadcasts or resamples."
+            f"got {tuple(target.shape)}. Resize one of them first: a loss never broadcasts or resamples. (A network "
+            "with a softmax over background and lesions has a channel too many: wrap it in ForegroundLogits.)"
         )
         raise ValueError(message)
     dtype = torch.promote_types(logits.dtype, torch.float32)

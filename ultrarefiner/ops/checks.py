@@ -75,6 +75,9 @@ def without_overshoot(probability: Tensor) -> Tensor:
 
 
 def _check_rank(tensor: Tensor, name: str, expected: str, remedy: str) -> None:
+    if not isinstance(tensor, Tensor):
+        message = f"{name} must be a tensor, but it is a {type(tensor).__name__}; convert it with torch.as_tensor."
+        raise ValueError(message)
     if tensor.ndim != 4:
         message = f"{name} must be {expected}, but its shape is {tuple(tensor.shape)}; {remedy}."
         raise ValueError(message)

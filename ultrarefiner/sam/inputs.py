@@ -87,13 +87,14 @@ class SAMInput(nn.Module):
         Up to the full frame, the padding cut off, then to the source's size; the two steps' matrices are multiplied
         first, so that the full-frame mask is never made.
         """
-        rows, columns = (
-            linear_weights(content, source, scale=source / content, like=masks)
-            @ linear_weights(low, full, scale=full / low, like=masks)[:content]
-            for source, content, full, low in zip(
-                frame.source, frame.content, frame.size, masks.shape[-2:], strict=True
+        with torch.autocast(masks.device.type, enabled=False):
+            rows, columns = (
+                linear_weights(content, source, scale=source / content, like=masks)
+                @ linear_weights(low, full, scale=full / low, like=masks)[:content]
+                for source, content, full, low in zip(
+                    frame.source, frame.content, frame.size, masks.shape[-2:], strict=True
+                )
             )
-        )
         return apply_weights(masks, rows, columns)
 
     def settings(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from numbers import Integral
 from typing import Any
 
 from jaxtyping import Float
@@ -25,7 +26,7 @@ class AtSize(nn.Module):
         size: side of the square.
 
     Raises:
-        ValueError: ``size`` is not positive.
+        ValueError: ``size`` is no positive whole number.
 
     Example:
         >>> import torch
@@ -36,11 +37,12 @@ class AtSize(nn.Module):
 
     def __init__(self, network: nn.Module, size: int) -> None:
         super().__init__()
-        if size < 1:
-            message = f"size must be at least 1 pixel, but it is {size}."
+        wanted: Any = size
+        if not isinstance(wanted, Integral) or int(size) < 1:
+            message = f"size must be a whole number of pixels from 1 on, but it is {size!r}."
             raise ValueError(message)
         self.network = network
-        self.size = size
+        self.size = int(size)
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"] | MultiScaleLogits:
         """Logits on the images' pixels; the way down is antialiased, the way up bilinear. Side logits stay small."""

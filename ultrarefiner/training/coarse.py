@@ -63,7 +63,7 @@ class CoarseRecipe(Recipe):
     guided: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if getattr(self.loss, "compares_annotations", False) != self.guided:
+        if bool(getattr(self.loss, "compares_annotations", False)) != self.guided:
             expected = "compares two annotations" if self.guided else "compares no annotations"
             message = (
                 f"loss must be one that {expected}, but it is {type(self.loss).__name__}; give it to "

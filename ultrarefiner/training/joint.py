@@ -13,7 +13,14 @@ from ultrarefiner.losses import DiceBCELoss, IoURegressionLoss, QualityAwareLoss
 from ultrarefiner.systems import UltraRefiner
 from ultrarefiner.training.coarse import augmented
 from ultrarefiner.training.freezing import Unfreezing
-from ultrarefiner.training.recipe import ParameterGroup, Prediction, Recipe, StepResult, dice_of_images
+from ultrarefiner.training.recipe import (
+    ParameterGroup,
+    Prediction,
+    Recipe,
+    StepResult,
+    dice_of_images,
+    refuse_side_logits,
+)
 from ultrarefiner.training.refiner import IMAGE_ENCODER, iou_term
 
 
@@ -75,6 +82,8 @@ class JointRecipe(Recipe):
     _anchor: WeightAnchor | None = field(init=False, repr=False, default=None)
 
     def __post_init__(self) -> None:
+        refuse_side_logits(self.loss)
+        refuse_side_logits(self.coarse_loss)
         if self.anchor_weight:
             object.__setattr__(self, "_anchor", WeightAnchor(self.model.coarse))
 

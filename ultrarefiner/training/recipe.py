@@ -155,6 +155,23 @@ def full_precision(tensor: Tensor) -> torch.autocast:
     return torch.autocast(tensor.device.type, enabled=False)
 
 
+def refuse_side_logits(loss: nn.Module) -> None:
+    """Raise if a loss wants side logits, which only phase 1 sees.
+
+    Raises:
+        ValueError: it does.
+
+    Example:
+        >>> refuse_side_logits(nn.BCEWithLogitsLoss())
+    """
+    if getattr(loss, "takes_side_logits", False):
+        message = (
+            f"loss must work on the mask's logits alone, but {type(loss).__name__} wants side logits, which only phase "
+            "1 has; give it to CoarseRecipe or AnnotationGuidedRecipe."
+        )
+        raise ValueError(message)
+
+
 def check_groups(model: nn.Module, groups: Sequence[ParameterGroup]) -> None:
     """Raise unless each parameter that requires a gradient is in exactly one group, or it would stay as it is.
 

@@ -22,6 +22,7 @@ from ultrarefiner.training.recipe import (
     StepResult,
     dice_of_images,
     full_precision,
+    refuse_side_logits,
 )
 from ultrarefiner.types import Refinement
 
@@ -68,6 +69,9 @@ class RefinerRecipe(Recipe):
     iou_weight: float = 0.1
     iou_loss: nn.Module = field(default_factory=IoURegressionLoss)
     validation_seed: int = 0
+
+    def __post_init__(self) -> None:
+        refuse_side_logits(self.loss)
 
     @property
     def module(self) -> SAMRefiner:

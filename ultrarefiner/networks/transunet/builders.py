@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, Literal
 
 from torch import nn
@@ -151,7 +151,7 @@ def _numbers(size: str) -> TransUNetSize:
     return SIZES[size]
 
 
-def _checked(image_size: Any, classes: Any, dropout: float) -> tuple[int, int]:
+def _checked(image_size: Any, classes: Any, dropout: Any) -> tuple[int, int]:
     square = isinstance(image_size, str) or not isinstance(image_size, Sequence)
     sides = (image_size, image_size) if square else tuple(image_size)
     whole = all(isinstance(side, Integral) for side in sides)
@@ -161,9 +161,10 @@ def _checked(image_size: Any, classes: Any, dropout: float) -> tuple[int, int]:
             "what the published weights saw."
         )
         raise ValueError(message)
-    if not isinstance(classes, Integral) or int(classes) < 1 or not 0 <= dropout < 1:
+    counted = isinstance(classes, Integral) and not isinstance(classes, bool) and int(classes) >= 1
+    if not counted or not isinstance(dropout, Real) or not 0 <= float(dropout) < 1:
         message = (
-            f"classes must be a whole number from 1 on, dropout in [0, 1), but they are {classes!r} and {dropout}."
+            f"classes must be a whole number from 1 on, dropout in [0, 1), but they are {classes!r} and {dropout!r}."
         )
         raise ValueError(message)
     return int(sides[0]), int(sides[1])

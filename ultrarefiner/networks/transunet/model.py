@@ -68,7 +68,7 @@ class TransUNet(nn.Module):
         Raises:
             ValueError: images of another rank, number of channels or dtype, or a side that is no multiple of 16.
         """
-        _check(images)
+        _check(images, self.head.weight.dtype)
         features, skips = self._features(images)
         maps = self.decoder(self.encoder(features), skips)
         logits: Tensor = self.head(maps[-1])
@@ -89,7 +89,7 @@ class TransUNet(nn.Module):
             layers x heads x n x n numbers: 22 MB an image for R50-ViT-B/16 at 224 pixels. In training mode dropout
             acts, and two calls differ.
         """
-        _check(images)
+        _check(images, self.head.weight.dtype)
         tokens, _ = self.encoder.embed(self._features(images)[0])
         weights = []
         for block in self.encoder.blocks:
@@ -111,8 +111,14 @@ class TransUNet(nn.Module):
         return (images, ()) if self.stem is None else self.stem(images)
 
 
-def _check(images: Tensor) -> None:
+def _check(images: Tensor, dtype: torch.dtype) -> None:
     check_layout(images)
+    if images.dtype != dtype and not torch.is_autocast_enabled(images.device.type):
+        message = (
+            f"images must have the dtype of the network's weights, {dtype}, but theirs is {images.dtype}; convert them "
+            "with .to(), or work under torch.autocast."
+        )
+        raise ValueError(message)
     height, width = images.shape[-2:]
     if height % STRIDE or width % STRIDE:
         message = (

@@ -85,9 +85,8 @@ class Bottleneck(nn.Module):
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b o h2 w2"]:
         """Features and what the block adds to them."""
-        # In place: nobody else needs what the normalisations return, and fresh memory costs more than the ReLU.
-        hidden = functional.relu(self.norm1(self.conv1(features)), inplace=True)
-        hidden = functional.relu(self.norm2(self.conv2(hidden)), inplace=True)
+        hidden = functional.relu(self.norm1(self.conv1(features)))
+        hidden = functional.relu(self.norm2(self.conv2(hidden)))
         return functional.relu(self.norm3(self.conv3(hidden)) + self.shortcut(features), inplace=True)
 
 
@@ -134,7 +133,7 @@ class ResNetV2Stem(nn.Module):
         self, images: Float[Tensor, "b c h w"]
     ) -> tuple[Float[Tensor, "b o h16 w16"], tuple[Float[Tensor, "b _ _ _"], ...]]:
         """Features at 1/16, and skips from the coarsest to the finest."""
-        half = functional.relu(self.norm(self.conv(images)), inplace=True)
+        half = functional.relu(self.norm(self.conv(images)))
         quarter = self.stages[0](functional.max_pool2d(half, 3, stride=2))
         eighth = self.stages[1](quarter)
         # The pooling is not padded, so this map lacks a row and a column. The decoder gets them as zeros; the next
