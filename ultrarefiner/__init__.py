@@ -35,7 +35,7 @@ from ultrarefiner.refinement import (
     UncertaintyGate,
 )
 from ultrarefiner.sam import SAM, MedSAMInput, SAMInput, build_sam
-from ultrarefiner.simulation import SimpleFailures
+from ultrarefiner.simulation import FailureSimulator, SimpleFailures
 from ultrarefiner.systems import AtSize, SAMRefiner, UltraRefiner
 from ultrarefiner.types import MaskCandidates, MultiScaleLogits, Prompts, RefinedSegmentation, Refinement
 
@@ -53,6 +53,7 @@ __all__ = [
     "DiceBCELoss",
     "DiceLoss",
     "DifferentiablePromptExtractor",
+    "FailureSimulator",
     "FarCorner",
     "FocalLoss",
     "ForegroundLogits",

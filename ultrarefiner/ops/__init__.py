@@ -13,6 +13,7 @@ from ultrarefiner.ops.coordinates import (
     squash_frame,
     stretch_frame,
 )
+from ultrarefiner.ops.counter import counter_uniform
 from ultrarefiner.ops.crop import crop_to_boxes, paste_from_boxes
 from ultrarefiner.ops.distance import distance_transform, signed_distance, squared_distance_transform
 from ultrarefiner.ops.gradient import scale_gradient
@@ -29,6 +30,7 @@ __all__ = [
     "check_images",
     "check_probability",
     "clip_box",
+    "counter_uniform",
     "crop_to_boxes",
     "dice_coefficient",
     "distance_transform",
