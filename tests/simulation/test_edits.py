@@ -293,7 +293,7 @@ def test_scatter_never_overlaps(mask: str) -> None:
 
 @pytest.mark.parametrize("edit", [edit for edit in KINDS if not isinstance(edit, BoundaryRoughness)])
 def test_sizes_are_relative_to_the_lesion(edit: Edit) -> None:
-    masks = ellipses(40, 144)
+    masks = ellipses(24, 144)
     twice = masks.repeat_interleave(2, 1).repeat_interleave(2, 2)
     dice = [hard_dice(edited(edit, mask, 0.25) < 0, mask) for mask in (masks, twice)]
     # Points are drawn by the rank of a pixel in its row and column, which doubling changes.

@@ -62,7 +62,7 @@ def part(made: SimulatedMasks, which: Tensor) -> SimulatedMasks:
 
 @pytest.fixture(scope="module")
 def many() -> tuple[Tensor, SimulatedMasks]:
-    masks = blobs(3000)
+    masks = blobs(3000, 48, (2.0, 15.0))
     return masks, simulate(masks, seed=5)
 
 
@@ -99,7 +99,7 @@ def test_every_lesion_of_some_pixels_reaches_its_bin(many: tuple[Tensor, Simulat
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets(name: str) -> None:
-    masks = blobs(500, radii=(7.0, 16.0))
+    masks = blobs(400, 48, (7.0, 12.0))
     simulator = FailureSimulator.preset(name)
     made = simulate(masks, 3, simulator)
     assert made.reached.all()
@@ -118,7 +118,7 @@ def test_presets(name: str) -> None:
 
 
 def test_mild_is_better_than_severe() -> None:
-    masks = blobs(300, radii=(7.0, 16.0))
+    masks = blobs(200, 48, (7.0, 12.0))
     means = [simulate(masks, 0, FailureSimulator.preset(name)).dice.mean() for name in ("mild", "default", "severe")]
     assert means[0] > means[1] + 0.03
     assert means[1] > means[2] + 0.03
@@ -285,11 +285,11 @@ def test_a_call_follows_its_generator_and_no_other() -> None:
 
 
 def test_complete_failures_have_their_share() -> None:
-    masks = blobs(2000, 40, radii=(4.0, 9.0))
+    masks = blobs(1200, 32, radii=(4.0, 8.0))
     simulator = FailureSimulator(complete_share=0.2)
     made = simulate(masks, 1, simulator)
     complete = made.bin < 0
-    assert complete.float().mean().item() == pytest.approx(0.2, abs=0.03)
+    assert complete.float().mean().item() == pytest.approx(0.2, abs=0.04)
     own = made.edits[:, len(simulator.edits) :]
     assert torch.equal(own.sum(1) == 1, complete)
     assert torch.equal(made.edits[:, : len(simulator.edits)].any(1), ~complete)
@@ -305,8 +305,8 @@ def test_complete_failures_have_their_share() -> None:
 
 @pytest.mark.parametrize("counts", [(1.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0), (0.4, 0.3, 0.2, 0.1)])
 def test_as_many_edits_as_asked_for(counts: tuple[float, float, float, float]) -> None:
-    made = simulate(blobs(800, 24, radii=(3.0, 6.0)), 0, FailureSimulator(counts=counts))
-    found = torch.bincount(made.edits.sum(1), minlength=5)[1:] / 800
+    made = simulate(blobs(500, 24, radii=(3.0, 6.0)), 0, FailureSimulator(counts=counts))
+    found = torch.bincount(made.edits.sum(1), minlength=5)[1:] / 500
     torch.testing.assert_close(found, torch.tensor(counts), rtol=0, atol=0.06)
 
 
