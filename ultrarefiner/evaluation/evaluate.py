@@ -13,6 +13,7 @@ from ultrarefiner.data import Case, Cases, FitToSquare, collate
 from ultrarefiner.evaluation.comparison import Comparison, compare
 from ultrarefiner.evaluation.figures import Panel
 from ultrarefiner.evaluation.metrics import CaseMetrics, segmentation_metrics
+from ultrarefiner.evaluation.options import check_options
 from ultrarefiner.ops.coordinates import pad_frame
 from ultrarefiner.systems import UltraRefiner, prompts_on_image
 from ultrarefiner.types import RefinedSegmentation
@@ -164,15 +165,4 @@ def _check(cases: Cases, batch_size: int, panels: int, threshold: float) -> None
     if len(cases) == 0:
         message = "cases must hold at least one case, but it is empty; check the folder, or the fold's names."
         raise ValueError(message)
-    if batch_size < 1 or panels < 0:
-        message = (
-            f"batch_size must be at least 1 and panels at least 0; got {batch_size} and {panels}. Use a batch_size of "
-            "1 for the least memory, and panels=0 to draw nothing."
-        )
-        raise ValueError(message)
-    if not 0 < threshold < 1:
-        message = (
-            f"threshold must be a probability between 0 and 1, both excluded; got {threshold}. At 0 every pixel would "
-            "be lesion. It is compared with probabilities, not with logits."
-        )
-        raise ValueError(message)
+    check_options(batch_size, panels, threshold)

@@ -16,6 +16,7 @@ from ultrarefiner.data import Case, Fit, Volume, VolumeSlices
 from ultrarefiner.data.fit import as_fit
 from ultrarefiner.data.nifti import write_mask
 from ultrarefiner.evaluation.metrics import CaseMetrics
+from ultrarefiner.evaluation.options import check_options
 from ultrarefiner.evaluation.volume_figures import SlicePanel, volume_figure
 from ultrarefiner.evaluation.volume_metrics import VolumeMeans, VolumeMetrics, volume_means, volume_metrics
 from ultrarefiner.evaluation.volume_tables import volumes_table, write_volumes_csv
@@ -244,15 +245,4 @@ def _check(volumes: Sequence[Volume], batch_size: int, panels: int, threshold: f
             f"is {bare[0]!r}; leave them out, or give an empty mask where there is no lesion."
         )
         raise ValueError(message)
-    if batch_size < 1 or panels < 0:
-        message = (
-            f"batch_size must be at least 1 and panels at least 0; got {batch_size} and {panels}. Use a batch_size of "
-            "1 for the least memory, and panels=0 to draw nothing."
-        )
-        raise ValueError(message)
-    if not 0 < threshold < 1:
-        message = (
-            f"threshold must be a probability between 0 and 1, both excluded; got {threshold}. It is compared with "
-            "probabilities, not with logits."
-        )
-        raise ValueError(message)
+    check_options(batch_size, panels, threshold)
