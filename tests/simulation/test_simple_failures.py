@@ -9,7 +9,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -94,6 +94,7 @@ def test_a_hole_has_its_radius_and_lies_in_the_lesion() -> None:
     assert lost.sum().item() == pytest.approx(math.pi * 6**2, rel=0.1)
 
 
+@example(seed=0, position=1 - 2**-53)
 @given(seed=st.integers(0, 1000), position=st.floats(0, 1, exclude_max=True))
 @quick
 def test_every_hole_removes_a_pixel_of_any_shape(seed: int, position: float) -> None:

@@ -137,7 +137,8 @@ def _shifted(field: Float[Tensor, "b k h w"], shift: Float[Tensor, "b k 2"]) -> 
 def _holes(lesion: Tensor, radius: Float[Tensor, "b k"], parameters: FailureParameters) -> Tensor:
     height, width = lesion.shape[-2:]
     count = lesion.flatten(2).cumsum(-1)
-    rank = (parameters.hole_position * count[..., -1:]).floor() + 1
+    # A position just below 1 may be 1 in float32, a rank that no pixel has.
+    rank = torch.minimum((parameters.hole_position * count[..., -1:]).floor() + 1, count[..., -1:])
     pixel = torch.searchsorted(count, rank).clamp(max=height * width - 1)
     centre_y, centre_x = (pixel // width)[..., None, None], (pixel % width)[..., None, None]
     y = torch.arange(height, device=lesion.device)[:, None]
