@@ -8,8 +8,8 @@ outputs and AG-BCE on the mask, and is measured on other volumes: Dice and HD95 
 weight 1 / (1 + w), so a large w also makes the mask's whole loss small; "held" scales it so that an easy pixel weighs
 the same for every w, and a hard one w times that.
 
-A table and a picture; the first command takes two minutes on a CPU and shows how it works, the second a quarter of an
-hour. A finished run is not repeated.
+A table and a picture; the first command takes a few minutes on a CPU and shows how it works, the second about a quarter
+of an hour. A finished run is not repeated.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from strategies import degenerate_masks, lesion
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ultrarefiner.data import BUSI, FittedCases
 from ultrarefiner.ops.counter import counter_uniform
 from ultrarefiner.ops.overlap import dice_coefficient
 from ultrarefiner.simulation import simulator as file
@@ -438,8 +439,7 @@ def test_on_a_gpu_it_is_the_same_but_for_rounding() -> None:
 
 
 def busi_masks() -> Sequence[Tensor]:
-    data = pytest.importorskip("ultrarefiner.data")
-    cases = data.FittedCases(data.BUSI(REAL), 224)
+    cases = FittedCases(BUSI(REAL), 224)
     return [cases[number].mask[0] > 0.5 for number in range(len(cases))]
 
 
