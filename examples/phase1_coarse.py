@@ -12,19 +12,13 @@ from __future__ import annotations
 import setting
 import torch
 
-from ultrarefiner.training import TRANSUNET, CoarseRecipe, train, transunet_recipe
+from ultrarefiner.training import train
 
 
 def main() -> None:
     args = setting.arguments(__doc__)
     torch.manual_seed(args.seed)
-    network, options = setting.coarse_network(args), setting.run_options(args, 1)
-    if args.small:
-        recipe = CoarseRecipe(network, learning_rate=setting.scale(args).rates[0])
-    else:
-        recipe = transunet_recipe(network)
-        published = {name: value for name, value in TRANSUNET.options().items() if name != "epochs"}
-        options = {**options, **published}
+    recipe = setting.coarse_recipe(setting.coarse_network(args), args)
     training, validation = setting.split(args).fitted(setting.scale(args).image)
     print(f"phase 1: {len(training)} images train, {len(validation)} choose the checkpoint")
     print(
@@ -33,7 +27,7 @@ def main() -> None:
             training,
             validation=validation,
             folder=setting.folder(args, "coarse"),
-            **options,
+            **setting.coarse_options(args),
         )
     )
 

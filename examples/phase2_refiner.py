@@ -1,7 +1,8 @@
-"""Phase 2: SAM learns to repair simulated failures of the true masks.
+"""Phase 2: SAM learns to repair failures of coarse masks, simulated or out-of-fold predictions.
 
 Full size, on a GPU:      python examples/phase2_refiner.py --data BUSI --sam-weights sam_vit_b_01ec64.pth
 Small, on two CPU cores:  python examples/phase2_refiner.py --small
+With the masks of phase1_out_of_fold.py mixed in: --failures mixed
 """
 
 from __future__ import annotations
@@ -19,14 +20,16 @@ def main() -> None:
     recipe = RefinerRecipe(
         setting.refiner(args), learning_rate=sizes.rates[1], train_image_encoder=sizes.train_image_encoder
     )
-    training, validation = setting.split(args).fitted(sizes.image)
-    print(f"phase 2: {len(training)} images train, {len(validation)} choose the checkpoint")
+    dataset, validation = setting.repaired(args)
+    cases = len(setting.split(args).training)
+    print(f"phase 2: {cases} images train as {len(dataset)} samples, {len(validation)} choose the checkpoint")
     print(
         train(
             recipe,
-            training,
+            dataset,
             validation=validation,
-            folder=setting.folder(args, "refiner"),
+            epoch_size=cases,
+            folder=setting.folder(args, f"refiner_{args.failures}"),
             **setting.run_options(args, 2),
         )
     )

@@ -24,7 +24,7 @@ def main() -> None:
     sizes = setting.scale(args)
     model = ur.UltraRefiner(coarse=setting.coarse_network(args), refiner=setting.refiner(args), gradient_scale=0.1)
     load_coarse(model.coarse, setting.folder(args, "coarse") / "best.pt")
-    load_refiner(model.refiner, setting.folder(args, "refiner") / "best.pt")
+    load_refiner(model.refiner, setting.folder(args, f"refiner_{args.failures}") / "best.pt")
     recipe = JointRecipe(
         model,
         coarse_learning_rate=sizes.rates[2][0],

@@ -10,7 +10,19 @@ from typing import Any
 from torch import nn
 
 import ultrarefiner as ur
-from ultrarefiner.data import BUSI, CaseDataset, FittedCases, Folds, Phantoms, group_folds
+from ultrarefiner.data import (
+    BUSI,
+    CaseDataset,
+    CoarsePredictions,
+    FittedCases,
+    Folds,
+    Mixed,
+    Phantoms,
+    PredictedCases,
+    SimulatedFailures,
+    group_folds,
+)
+from ultrarefiner.training import TRANSUNET, CoarseRecipe, transunet_recipe
 
 
 @dataclass(frozen=True)
@@ -52,6 +64,13 @@ def arguments(description: str) -> argparse.Namespace:
     parser.add_argument("--imagenet", type=Path, help="ImageNet-21k file R50+ViT-B_16.npz for the full-size network")
     parser.add_argument("--input-policy", choices=("sam", "medsam"), default="sam", help="belongs to --sam-weights")
     parser.add_argument("--mask-style", choices=("direct", "gaussian"), default="direct", help="of the mask prompt")
+    parser.add_argument(
+        "--failures",
+        choices=("simple", "simulated", "mixed"),
+        default="simulated",
+        help="what phase 2 repairs: the simple set, the full simulation, or that and out-of-fold predictions",
+    )
+    parser.add_argument("--share", type=float, default=0.5, help="of out-of-fold predictions in --failures mixed")
     parser.add_argument("--no-roi", action="store_true", help="let SAM see the whole image")
     parser.add_argument("--precision", default="32-true", help="Fabric's: 32-true, bf16-mixed, 16-mixed")
     parser.add_argument("--devices", default="1", help="Fabric's: how many, or which")
@@ -75,6 +94,21 @@ def coarse_network(args: argparse.Namespace) -> nn.Module:
         if args.imagenet is not None:
             print(ur.load_weights(network, args.imagenet, layout="vit_npz"))
     return ur.AtSize(network, scale(args).coarse)
+
+
+def coarse_recipe(network: nn.Module, args: argparse.Namespace) -> CoarseRecipe:
+    """Phase 1, of the one network and of those for out-of-fold predictions alike."""
+    if args.small:
+        return CoarseRecipe(network, learning_rate=scale(args).rates[0])
+    return transunet_recipe(network)
+
+
+def coarse_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What phase 1 tells the loop; full size is TransUNet's published run."""
+    options = run_options(args, 1)
+    if args.small:
+        return options
+    return {**options, **{name: value for name, value in TRANSUNET.options().items() if name != "epochs"}}
 
 
 def refiner(args: argparse.Namespace) -> ur.SAMRefiner:
@@ -131,6 +165,45 @@ def split(args: argparse.Namespace) -> Split:
     test, validation = folds.validation(args.fold), folds.validation(choosing)
     training = [name for name in folds.training(args.fold) if name not in set(validation)]
     return Split(cases.subset(training), cases.subset(validation), cases.subset(test))
+
+
+def training_folds(args: argparse.Namespace) -> Folds:
+    """The folds of the training cases: those of all cases, without the tested one and the one that chooses."""
+    training = split(args).training
+    if args.data is None:
+        return group_folds(training, folds=3, seed=args.seed)
+    return Folds.load(args.out / "folds.tsv").within(training.names)
+
+
+def repaired(args: argparse.Namespace) -> tuple[Any, Any]:
+    """What phase 2 trains on and what chooses its checkpoint.
+
+    Where there are stored predictions, those of the choosing cases choose, whatever the training set is: they are what
+    phase 3 will see.
+    """
+    sizes = scale(args)
+    training, validation = split(args).fitted(sizes.image)
+    stored = folder(args, "predictions.pt")
+    if args.failures == "mixed" and not stored.exists():
+        message = f"--failures mixed needs {stored}; run phase1_coarse.py and phase1_out_of_fold.py first."
+        raise SystemExit(message)
+    predictions = CoarsePredictions.load(stored) if stored.exists() else None
+    chooses = validation if predictions is None else PredictedCases(validation, predictions)
+    if args.failures == "simple":
+        return training, chooses
+    mixed = args.failures == "mixed" and predictions is not None
+    # As many samples as the run will see, so that the share of the mixture is that of the run.
+    samples = (sizes.epochs[1] if args.epochs is None else args.epochs) * len(training)
+    simulated = SimulatedFailures(
+        training,
+        ur.FailureSimulator(),
+        samples=round(samples * (1 - args.share)) if mixed else samples,
+        seed=args.seed,
+        size=sizes.coarse,
+    )
+    if not mixed:
+        return simulated, chooses
+    return Mixed(simulated, PredictedCases(training, predictions), share=args.share), chooses
 
 
 def folder(args: argparse.Namespace, name: str) -> Path:

@@ -13,6 +13,8 @@ from ultrarefiner.data.folds import Folds, group_folds
 from ultrarefiner.data.images import read_image, read_mask
 from ultrarefiner.data.micro_ultrasound import MicroUltrasound
 from ultrarefiner.data.phantoms import Phantoms
+from ultrarefiner.data.predictions import CoarsePredictions, PredictedCases
+from ultrarefiner.data.simulated import Mixed, SimulatedFailures
 from ultrarefiner.data.volumes import Volume, VolumeFiles, VolumeSlices
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "CaseDataset",
     "CaseFiles",
     "Cases",
+    "CoarsePredictions",
     "Fit",
     "FitToSquare",
     "FittedCase",
@@ -35,8 +38,11 @@ __all__ = [
     "Folds",
     "ImageFolder",
     "MicroUltrasound",
+    "Mixed",
     "Phantoms",
+    "PredictedCases",
     "SeededSampler",
+    "SimulatedFailures",
     "StretchToSquare",
     "Volume",
     "VolumeFiles",

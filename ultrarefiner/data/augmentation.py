@@ -91,6 +91,22 @@ class Augmentation(nn.Module):
         Returns:
             Images in [0, 1] and masks of 0 and 1.
         """
+        moved, moved_masks = self.view(images, masks, generator)
+        return moved, (moved_masks >= 0.5).to(masks.dtype)
+
+    def view(
+        self, images: Float[Tensor, "b c h w"], masks: Float[Tensor, "b k h w"], generator: torch.Generator
+    ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b k h w"]]:
+        """Another view of every image, and its masks as interpolation left them: soft masks stay soft.
+
+        Args:
+            images: as in `forward`.
+            masks: in [0, 1].
+            generator: as in `forward`; the same state gives the same views there and here.
+
+        Returns:
+            Images in [0, 1] and masks in [0, 1]; 0 is what the frame did not show before.
+        """
         drawn = torch.randint(2**62, (), generator=generator, device=generator.device)
         seed = int(drawn.item())
         content = (images != PADDING_GREY).any(1, keepdim=True).to(masks.dtype)
@@ -103,7 +119,7 @@ class Augmentation(nn.Module):
         moved = add_speckle(moved, self.speckle, own)
         moved = blur_randomly(moved, self.blur * max(images.shape[-2:]) / 256, own)
         inside = moved_masks[:, -1:] >= 0.5
-        return moved.clamp(0, 1).where(inside, PADDING_GREY), (moved_masks[:, :-1] >= 0.5).to(masks.dtype)
+        return moved.clamp(0, 1).where(inside, PADDING_GREY), moved_masks[:, :-1]
 
 
 def add_speckle(

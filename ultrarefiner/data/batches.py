@@ -25,6 +25,7 @@ class Batch(NamedTuple):
         content_sizes: (height, width) of each image's content in the square.
         original_sizes: (height, width) of each image on disk.
         other_masks: what second annotators drew, 0 or 1; None where there are none.
+        coarse_probability: a coarse network's soft masks, predicted or simulated; None where there are none.
     """
 
     images: Float[Tensor, "b 1 s s"]
@@ -33,6 +34,7 @@ class Batch(NamedTuple):
     content_sizes: Int[Tensor, "b 2"]
     original_sizes: Int[Tensor, "b 2"]
     other_masks: Float[Tensor, "b 1 s s"] | None = None
+    coarse_probability: Float[Tensor, "b 1 s s"] | None = None
 
 
 class FittedCases(Dataset[FittedCase]):
@@ -45,6 +47,9 @@ class FittedCases(Dataset[FittedCase]):
             byte; a second annotation takes a sixth), that is 0.33 MB a case at 256 and 5.2 MB at 1024. Each worker of
             a data loader keeps its own, but for what `fill` has read before it started.
 
+    Attributes:
+        names: the cases' names, in order.
+
     Example:
         >>> from ultrarefiner.data.phantoms import Phantoms
         >>> fitted = FittedCases(Phantoms(2, size=(48, 64)), 32)
@@ -55,12 +60,8 @@ class FittedCases(Dataset[FittedCase]):
     def __init__(self, dataset: Cases, size: int | Fit, *, keep_in_memory: bool = True) -> None:
         self.dataset = dataset
         self.fit = as_fit(size)
-        self._kept: dict[int, _Kept] | None = {} if keep_in_memory else None
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The cases' names, in order."""
-        return self.dataset.names
+        self.names = dataset.names
+        self._kept: dict[str, _Kept] | None = {} if keep_in_memory else None
 
     @property
     def size(self) -> int:
@@ -81,9 +82,20 @@ class FittedCases(Dataset[FittedCase]):
             raise IndexError(message)
         if self._kept is None:
             return self.fit(self.dataset[index])
-        if index not in self._kept:
-            self._kept[index] = _Kept.of(self.fit(self.dataset[index]))
-        return self._kept[index].case()
+        name = self.names[index]
+        if name not in self._kept:
+            self._kept[name] = _Kept.of(self.fit(self.dataset[index]))
+        return self._kept[name].case()
+
+    def subset(self, names: Iterable[str]) -> FittedCases:
+        """The cases of these names, in this data set's own order; what was read is read for both.
+
+        Raises:
+            ValueError: a name is not in the data set, or no name was given.
+        """
+        part = FittedCases(self.dataset.subset(names), self.fit)
+        part._kept = self._kept
+        return part
 
     def fill(self, *, progress: bool = True) -> FittedCases:
         """Read every case into memory now, in the data set's own order.
@@ -156,7 +168,8 @@ def collate(cases: Sequence[FittedCase]) -> Batch:
     """Stack fitted cases, for the ``collate_fn`` of a data loader.
 
     Raises:
-        ValueError: there is no case, their squares differ in size, or some but not all have a second annotation.
+        ValueError: there is no case, their squares differ in size, or some but not all have a second annotation or a
+            coarse mask.
 
     Example:
         >>> from ultrarefiner.data.phantoms import Phantoms
@@ -171,22 +184,28 @@ def collate(cases: Sequence[FittedCase]) -> Batch:
             "FitToSquare"
         )
         raise ValueError(message)
-    others = [case.other_mask for case in cases if case.other_mask is not None]
-    if 0 < len(others) < len(cases):
-        alone = next(case.name for case in cases if case.other_mask is None)
-        message = (
-            f"a batch needs a second annotation (other_mask) of all its cases or of none, got {len(others)} of "
-            f"{len(cases)}; {alone!r} has none: leave out the cases without one, or the second annotations"
-        )
-        raise ValueError(message)
     return Batch(
         images=torch.stack([case.image for case in cases]),
         masks=torch.stack([case.mask for case in cases]),
         names=tuple(case.name for case in cases),
         content_sizes=torch.tensor([case.content_size for case in cases]),
         original_sizes=torch.tensor([case.original_size for case in cases]),
-        other_masks=torch.stack(others) if others else None,
+        other_masks=_of_all(cases, "other_mask", "a second annotation"),
+        coarse_probability=_of_all(cases, "coarse_probability", "a coarse mask"),
     )
+
+
+def _of_all(cases: Sequence[FittedCase], field: str, what: str) -> Tensor | None:
+    """What all cases have, stacked, or None where none has it."""
+    there = [value for case in cases if (value := getattr(case, field)) is not None]
+    if 0 < len(there) < len(cases):
+        alone = next(case.name for case in cases if getattr(case, field) is None)
+        message = (
+            f"a batch needs {what} ({field}) of all its cases or of none, got {len(there)} of {len(cases)}; "
+            f"{alone!r} has none: leave out the cases without one, or leave it out of all"
+        )
+        raise ValueError(message)
+    return torch.stack(there) if there else None
 
 
 class SeededSampler(Sampler[int]):

@@ -25,6 +25,7 @@ class FittedCase:
         content_size: (height, width) that the picture covers in the frame, from the top left corner.
         original_size: (height, width) of the picture on disk.
         other_mask: what a second annotator drew, 0 or 1; None where there is none.
+        coarse_probability: a coarse network's soft mask, predicted or simulated; None where there is none.
     """
 
     name: str
@@ -33,6 +34,7 @@ class FittedCase:
     content_size: tuple[int, int]
     original_size: tuple[int, int]
     other_mask: Float[Tensor, "1 s s"] | None = None
+    coarse_probability: Float[Tensor, "1 s s"] | None = None
 
 
 @runtime_checkable

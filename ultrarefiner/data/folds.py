@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +56,32 @@ class Folds:
         """The names of the cases in a fold, in natural order."""
         self._check_fold(fold)
         return tuple(name for name, own in self.assignment.items() if own == fold)
+
+    def within(self, names: Iterable[str]) -> Folds:
+        """The folds of some of the cases, numbered anew from 0 in the same order; those with no such case are gone.
+
+        What is left when a fold for testing and one for choosing are taken away is folded as before, so out-of-fold
+        predictions of training cases need no folds of their own.
+
+        Raises:
+            ValueError: a name is in no fold.
+
+        Example:
+            >>> Folds({"a": 0, "b": 1, "c": 2}, count=3, seed=0).within(["b", "c"]).assignment
+            {'b': 0, 'c': 1}
+        """
+        wanted = set(names)
+        missing = sorted(wanted - set(self.assignment), key=natural_key)
+        if missing:
+            message = (
+                f"{len(missing)} of {len(wanted)} names are in no fold, the first is {missing[0]!r}; take names of the "
+                "data set that was folded"
+            )
+            raise ValueError(message)
+        left = sorted({fold for name, fold in self.assignment.items() if name in wanted})
+        number = {fold: index for index, fold in enumerate(left)}
+        kept = {name: number[fold] for name, fold in self.assignment.items() if name in wanted}
+        return Folds(assignment=kept, count=len(left), seed=self.seed)
 
     def check(self, dataset: Cases) -> None:
         """Make sure that these folds are of this data set: the same names, and no group is split.

@@ -20,8 +20,9 @@ from ultrarefiner.evaluation.options import check_options
 from ultrarefiner.evaluation.volume_figures import SlicePanel, volume_figure
 from ultrarefiner.evaluation.volume_metrics import VolumeMeans, VolumeMetrics, volume_means, volume_metrics
 from ultrarefiner.evaluation.volume_tables import volumes_table, write_volumes_csv
+from ultrarefiner.ops.logits import resize_logits
 from ultrarefiner.systems import UltraRefiner
-from ultrarefiner.systems.at_size import main_logits, resize_logits
+from ultrarefiner.systems.at_size import main_logits
 from ultrarefiner.types import RefinedSegmentation
 
 

@@ -17,6 +17,7 @@ from ultrarefiner.ops.counter import counter_uniform
 from ultrarefiner.ops.crop import crop_to_boxes, paste_from_boxes
 from ultrarefiner.ops.distance import distance_transform, signed_distance, squared_distance_transform
 from ultrarefiner.ops.gradient import scale_gradient
+from ultrarefiner.ops.logits import finite_logit, resize_logits
 from ultrarefiner.ops.moments import Moments, moments, remove_floor
 from ultrarefiner.ops.overlap import dice_coefficient
 from ultrarefiner.ops.resample import apply_weights, linear_weights
@@ -36,6 +37,7 @@ __all__ = [
     "distance_transform",
     "edge_to_index",
     "expand_box",
+    "finite_logit",
     "index_to_edge",
     "linear_weights",
     "moments",
@@ -43,6 +45,7 @@ __all__ = [
     "paste_from_boxes",
     "pixel_centres",
     "remove_floor",
+    "resize_logits",
     "scale_gradient",
     "signed_distance",
     "soft_box",

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from ultrarefiner.refinement.gates import (
-    Gate,
-    LearnedGate,
-    ProductGate,
-    UncertaintyGate,
-    blend,
-    finite_logit,
-)
+from ultrarefiner.ops.logits import finite_logit
+from ultrarefiner.refinement.gates import Gate, LearnedGate, ProductGate, UncertaintyGate, blend
 from ultrarefiner.refinement.roi import ROICropper
 from ultrarefiner.refinement.selection import BestSelection, SoftSelection
 

@@ -9,9 +9,6 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-LOGIT_EPSILON = 1e-6
-"""How close to 0 and 1 a probability may come before its logit is taken: logits stay within 13.9."""
-
 
 @runtime_checkable
 class Gate(Protocol):
@@ -38,17 +35,6 @@ def blend(
         0.5
     """
     return coarse_probability + gate * (refined_probability - coarse_probability)
-
-
-def finite_logit(probability: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """The logit of a probability that may be 0 or 1: cut off at 1e-6 from either, so within 13.9; float32 or wider.
-
-    Example:
-        >>> finite_logit(torch.tensor([0.0, 0.5, 1.0]))
-        tensor([-13.8155,   0.0000,  13.8...])
-    """
-    wide = probability if probability.dtype == torch.float64 else probability.float()
-    return torch.logit(wide, eps=LOGIT_EPSILON)
 
 
 class UncertaintyGate(nn.Module):

@@ -21,12 +21,14 @@ from ultrarefiner.simulation.edits import (
 from ultrarefiner.simulation.lesions import Lesions
 from ultrarefiner.simulation.presets import PRESETS, Preset
 from ultrarefiner.simulation.random_field import random_field
+from ultrarefiner.simulation.resolution import AtResolution, mask_at_size, probability_at_size
 from ultrarefiner.simulation.simple import FailureParameters, SimpleFailures, simulate_failures
 from ultrarefiner.simulation.simulator import DEFAULT_BINS, DiceBin, FailureSimulator, SimulatedMasks
 
 __all__ = [
     "DEFAULT_BINS",
     "PRESETS",
+    "AtResolution",
     "BoundaryRoughness",
     "Bridge",
     "ContourNoise",
@@ -50,6 +52,8 @@ __all__ = [
     "SimulatedMasks",
     "UnderSegmentation",
     "gaussian_blur",
+    "mask_at_size",
+    "probability_at_size",
     "random_field",
     "simulate_failures",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -46,6 +47,11 @@ class Lesions:
         to_edge = torch.minimum(torch.minimum(rows, rows.flip(0))[:, None], torch.minimum(columns, columns.flip(0))) / 2
         full = inside.flatten(1).all(1)[:, None, None]
         return cls(torch.where(full, -to_edge, distance), (area / torch.pi).sqrt(), centre)
+
+    @classmethod
+    def stack(cls, parts: Sequence[Lesions]) -> Lesions:
+        """Measures that were taken apart, as one."""
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in ("distance", "radius", "centre")))
 
     def __len__(self) -> int:
         return len(self.radius)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from numbers import Integral
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ultrarefiner.ops.coordinates import accumulation_dtype
+from ultrarefiner.ops.logits import resize_logits
 from ultrarefiner.types import MultiScaleLogits
 
 
@@ -46,12 +46,17 @@ class AtSize(nn.Module):
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"] | MultiScaleLogits:
         """Logits on the images' pixels; the way down is antialiased, the way up bilinear. Side logits stay small."""
+        answer = self.at_size(images)
+        logits = resize_logits(main_logits(answer), images.shape[-2:])
+        return replace(answer, logits=logits) if isinstance(answer, MultiScaleLogits) else logits
+
+    def at_size(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k _ _"] | MultiScaleLogits:
+        """What the network answers at its own resolution, before the way up: worth storing, as it is small."""
         size = (self.size, self.size)
         wide = images.to(accumulation_dtype(images))
         seen = functional.interpolate(wide, size, mode="bilinear", align_corners=False, antialias=True).to(images.dtype)
-        answer = self.network(seen)
-        logits = resize_logits(main_logits(answer), images.shape[-2:])
-        return replace(answer, logits=logits) if isinstance(answer, MultiScaleLogits) else logits
+        answer: Tensor | MultiScaleLogits = self.network(seen)
+        return answer
 
     def settings(self) -> dict[str, Any]:
         """The network's settings, or its class, and the size."""
@@ -72,17 +77,3 @@ def main_logits(answer: Float[Tensor, "b k h w"] | MultiScaleLogits) -> Float[Te
         torch.Size([1, 1, 8, 8])
     """
     return answer.logits if isinstance(answer, MultiScaleLogits) else answer
-
-
-def resize_logits(logits: Float[Tensor, "b k h w"], size: Sequence[int]) -> Float[Tensor, "b k new_h new_w"]:
-    """Logits on another raster, bilinearly; untouched where it is the same.
-
-    Example:
-        >>> import torch
-        >>> resize_logits(torch.zeros(1, 1, 4, 4), (8, 6)).shape
-        torch.Size([1, 1, 8, 6])
-    """
-    if tuple(logits.shape[-2:]) == tuple(size):
-        return logits
-    target = (int(size[0]), int(size[1]))
-    return functional.interpolate(logits, target, mode="bilinear", align_corners=False)

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from ultrarefiner.ops.checks import check_images, check_probability
 from ultrarefiner.ops.coordinates import Frame, squash_frame, stretch_frame
+from ultrarefiner.ops.logits import finite_logit
 from ultrarefiner.prompts import MASK_PROMPT_STRIDE, DifferentiablePromptExtractor, mask_prompt_logits
-from ultrarefiner.refinement import ROICropper, SoftSelection, finite_logit
+from ultrarefiner.refinement import ROICropper, SoftSelection
 from ultrarefiner.sam import InputPolicy, SAMLike, decode, encode_images
 from ultrarefiner.types import Prompts, Refinement
 

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from ultrarefiner.ops.checks import check_images
 from ultrarefiner.ops.gradient import scale_gradient
-from ultrarefiner.refinement import blend, finite_logit
-from ultrarefiner.systems.at_size import main_logits, resize_logits
+from ultrarefiner.ops.logits import finite_logit, resize_logits
+from ultrarefiner.refinement import blend
+from ultrarefiner.systems.at_size import main_logits
 from ultrarefiner.systems.refiner import SAMRefiner
 from ultrarefiner.types import RefinedSegmentation
 

@@ -8,6 +8,7 @@ from ultrarefiner.training.freezing import Unfreezing, freeze, is_frozen, unfree
 from ultrarefiner.training.handover import load_coarse, load_refiner
 from ultrarefiner.training.joint import JointRecipe
 from ultrarefiner.training.loop import train
+from ultrarefiner.training.out_of_fold import predict_cases, predict_out_of_fold
 from ultrarefiner.training.published import (
     MICROSEGNET,
     TRANSUNET,
@@ -45,6 +46,8 @@ __all__ = [
     "load_refiner",
     "microsegnet_recipe",
     "polynomial_factor",
+    "predict_cases",
+    "predict_out_of_fold",
     "train",
     "transunet_recipe",
     "unfreeze",

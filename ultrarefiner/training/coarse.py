@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from ultrarefiner.data import Augmentation, Batch
 from ultrarefiner.losses import DiceBCELoss
-from ultrarefiner.systems.at_size import main_logits, resize_logits
+from ultrarefiner.ops.logits import resize_logits
+from ultrarefiner.systems.at_size import main_logits
 from ultrarefiner.training.freezing import Unfreezing
 from ultrarefiner.training.recipe import (
     ParameterGroup,
@@ -126,34 +127,60 @@ class CoarseRecipe(Recipe):
 
 
 def augmented(augmentation: nn.Module | None, batch: Batch, generator: torch.Generator) -> Batch:
-    """A batch as the network is to see it: images, masks, second annotations, and where their content now ends.
+    """A batch as the network is to see it: images, all its masks, and where their content now ends.
 
-    A flip or a rotation moves the content, too: it goes along as one more mask.
+    A flip or a rotation moves second annotations, coarse masks and the content, too.
 
     Args:
-        augmentation: called with images, masks and a generator; None for none.
+        augmentation: called with images, masks and a generator; None for none. For a batch with coarse masks its
+            ``view`` is called instead, which leaves soft masks soft (`Augmentation.view`).
         batch: fitted cases.
         generator: of the step.
 
     Returns:
         The batch; its content sizes are the (height, width) from the frame's top left corner within which all of each
         image's content lies.
+
+    Raises:
+        ValueError: a batch with coarse masks, and an augmentation that cannot move them.
     """
     if augmentation is None:
         return batch
-    height, width = batch.images.shape[-2:]
-    content = inside_content(batch.content_sizes, (height, width)).to(batch.masks.dtype)
-    others = () if batch.other_masks is None else (batch.other_masks,)
+    content = inside_content(batch.content_sizes, batch.images.shape[-2:]).to(batch.masks.dtype)
+    true = [batch.masks, *(() if batch.other_masks is None else (batch.other_masks,)), content]
+    coarse = batch.coarse_probability
     with full_precision(batch.images):
-        images, moved = augmentation(batch.images, torch.cat([batch.masks, *others, content], 1), generator)
-    there = moved[:, -1] > 0
-    rows = torch.arange(1, height + 1, device=there.device) * there.any(2)
-    columns = torch.arange(1, width + 1, device=there.device) * there.any(1)
+        if coarse is None:
+            images, moved = augmentation(batch.images, torch.cat(true, 1), generator)
+        else:
+            images, soft = _soft_view(augmentation)(batch.images, torch.cat([*true, coarse], 1), generator)
+            moved, coarse = soft[:, : -coarse.shape[1]] >= 0.5, soft[:, -coarse.shape[1] :]
     count = batch.masks.shape[1]
     return batch._replace(
         images=images,
-        masks=moved[:, :count],
-        other_masks=moved[:, count:-1] if others else None,
-        # Nothing is left where all content was moved out of the frame; a region needs a pixel.
-        content_sizes=torch.stack([rows.amax(1), columns.amax(1)], 1).clamp(min=1),
+        masks=moved[:, :count].to(batch.masks.dtype),
+        other_masks=None if batch.other_masks is None else moved[:, count:-1].to(batch.masks.dtype),
+        coarse_probability=coarse,
+        content_sizes=_extent(moved[:, -1] > 0),
     )
+
+
+def _extent(there: Tensor) -> Tensor:
+    """(height, width) from the top left corner within which a mask (b, h, w) lies; at least a pixel."""
+    height, width = there.shape[-2:]
+    rows = torch.arange(1, height + 1, device=there.device) * there.any(2)
+    columns = torch.arange(1, width + 1, device=there.device) * there.any(1)
+    # Nothing is left where all content was moved out of the frame; a region needs a pixel.
+    return torch.stack([rows.amax(1), columns.amax(1)], 1).clamp(min=1)
+
+
+def _soft_view(augmentation: nn.Module) -> Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]:
+    view: Any = getattr(augmentation, "view", None)
+    if view is None:
+        message = (
+            "augmentation must have a method view(images, masks, generator) that leaves soft masks soft, "
+            f"for the data set has coarse masks, but {type(augmentation).__name__} has none; derive from Augmentation, "
+            "or pass None."
+        )
+        raise ValueError(message)
+    return cast("Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]", view)

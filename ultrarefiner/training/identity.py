@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
+from ultrarefiner.training.settings import describe
+
 
 def describe_cases(dataset: Any) -> dict[str, Any]:
     """How many cases, their square's side, and a digest of both with the names in their order.
@@ -17,7 +19,8 @@ def describe_cases(dataset: Any) -> dict[str, Any]:
         dataset: as `train` takes it.
 
     Returns:
-        "cases", "size" and "fit", how they came into their square (None if unknown), and "digest" (SHA-256).
+        "cases", "size" and "fit", how they came into their square (None if unknown), "digest" (SHA-256), and "coarse",
+        how its coarse masks are made, if the data set has ``settings()``.
 
     Example:
         >>> from ultrarefiner.data import FittedCases, Phantoms
@@ -27,18 +30,20 @@ def describe_cases(dataset: Any) -> dict[str, Any]:
         >>> first["cases"] == second["cases"], first["size"], first["digest"] == second["digest"]
         (True, 32, False)
     """
-    names, size, fit = _names(dataset), _size(dataset), _fit(dataset)
+    names, size, fit = names_of(dataset), _size(dataset), _fit(dataset)
     digest = hashlib.sha256(repr((len(dataset), size, names)).encode()).hexdigest()
-    return {"cases": len(dataset), "size": size, "fit": fit, "digest": digest}
+    own = {} if getattr(dataset, "settings", None) is None else {"coarse": describe(dataset, "data")}
+    return {"cases": len(dataset), "size": size, "fit": fit, "digest": digest, **own}
 
 
-def _names(dataset: Any) -> list[str] | None:
+def names_of(dataset: Any) -> list[str] | None:
+    """The name of every case, where the data set or one inside it has names."""
     names = getattr(dataset, "names", None)
     if isinstance(names, Sequence) and not isinstance(names, str) and len(names) == len(dataset):
         return [str(name) for name in names]
     inner = getattr(dataset, "dataset", None)
     if inner is not None:
-        found, indices = _names(inner), getattr(dataset, "indices", None)
+        found, indices = names_of(inner), getattr(dataset, "indices", None)
         if found is None or indices is None:
             return found if indices is None and found is not None and len(found) == len(dataset) else None
         return [found[index] for index in indices]

@@ -31,7 +31,8 @@ class SharedBatches(Sampler[list[int]]):
     """The batches of one process in one epoch, from any batch on.
 
     All processes see equally many cases, so that none waits for another: the first cases of the order are
-    used once more where the number does not divide. On one process every case is seen exactly once.
+    used once more where the number does not divide. On one process every case is seen exactly once, in one epoch or
+    over several if an epoch is a part of the data (``Plan.epoch_size``).
 
     Args:
         plan: the run's numbers.
@@ -49,24 +50,37 @@ class SharedBatches(Sampler[list[int]]):
     def __init__(self, plan: Plan, *, rank: int) -> None:
         self._plan = plan
         self._rank = rank
-        self._order = SeededSampler(plan.cases, seed=plan.seed)
+        self._sampler = SeededSampler(plan.cases, seed=plan.seed)
+        self._epoch = 0
         self._skip = 0
 
     def begin(self, epoch: int, *, skip: int = 0) -> None:
         """Choose the epoch, and how many of its batches were already seen."""
-        self._order.begin(epoch)
+        self._epoch = epoch
         self._skip = skip
 
     def __len__(self) -> int:
         return self._plan.batches_per_epoch - self._skip
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = list(self._order)
+        order = self._order()
         order += list(islice(cycle(order), -len(order) % self._plan.processes))
         mine = order[self._rank :: self._plan.processes]
         size = self._plan.batch_size
         for start in range(self._skip * size, len(mine), size):
             yield mine[start : start + size]
+
+    def _order(self) -> list[int]:
+        """The cases of this epoch: where it begins and ends within passes over all cases, each in its own order."""
+        length, cases = self._plan.cases_per_epoch, self._plan.cases
+        start, order = self._epoch * length, []
+        while length > 0:
+            turn, begun = divmod(start, cases)
+            self._sampler.begin(turn)
+            order += list(self._sampler)[begun : begun + length]
+            start += cases - begun
+            length -= cases - begun
+        return order
 
 
 class TrainingData:

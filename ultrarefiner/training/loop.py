@@ -22,6 +22,7 @@ def train(
     epochs: int,
     batch_size: int,
     validation: FittedSet | None = None,
+    epoch_size: int | None = None,
     accumulate: int = 1,
     clip_norm: float | None = 1.0,
     schedule: Schedule = Cosine(),  # noqa: B008 - frozen
@@ -51,9 +52,11 @@ def train(
             mode.
         dataset: fitted cases (`ultrarefiner.data.FittedCases`).
         folder: gets checkpoints and logs.
-        epochs: passes over the data.
+        epochs: passes over the data, or over ``epoch_size`` cases of it.
         batch_size: images in a batch, in each process.
         validation: fitted cases by which the best checkpoint is chosen; never augmented, never shuffled.
+        epoch_size: cases in an epoch, after which comes validation and a checkpoint; None for all. Epochs go on through
+            the data, so that with 100,000 samples and 2,000 in an epoch each is seen once in 50 epochs.
         accumulate: batches for one step of the optimiser; the rest at the end of an epoch makes a step, too.
         clip_norm: largest norm of the gradient, over all parameters together; None for no clipping.
         schedule: how the learning rates change over the run: `Cosine`, `Polynomial`, or one of your own.
@@ -103,6 +106,7 @@ def train(
         epochs=epochs,
         batch_size=batch_size,
         cases=len(dataset),
+        epoch_size=epoch_size,
         accumulate=accumulate,
         clip_norm=clip_norm,
         schedule=schedule,

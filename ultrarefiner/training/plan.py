@@ -27,6 +27,7 @@ class Plan:
     epochs: int
     batch_size: int
     cases: int
+    epoch_size: int | None = None
     accumulate: int = 1
     clip_norm: float | None = 1.0
     schedule: Schedule = field(default_factory=Cosine)
@@ -41,6 +42,9 @@ class Plan:
                 raise ValueError(message)
         if self.cases < 1:
             message = "dataset must hold at least one case to train on, but it is empty; check its folder or split."
+            raise ValueError(message)
+        if self.epoch_size is not None and self.epoch_size < 1:
+            message = f"epoch_size must be at least 1 case, or None for all of them, but it is {self.epoch_size}."
             raise ValueError(message)
         if not isinstance(self.schedule, Schedule):
             message = f"schedule must be a Schedule such as Cosine() or Polynomial(), but it is {self.schedule!r}."
@@ -58,7 +62,12 @@ class Plan:
     @property
     def batches_per_epoch(self) -> int:
         """Batches that each process sees in an epoch; the last may be smaller, none is dropped."""
-        return math.ceil(math.ceil(self.cases / self.processes) / self.batch_size)
+        return math.ceil(math.ceil(self.cases_per_epoch / self.processes) / self.batch_size)
+
+    @property
+    def cases_per_epoch(self) -> int:
+        """Cases that all processes together see in an epoch."""
+        return self.cases if self.epoch_size is None else self.epoch_size
 
     @property
     def steps_per_epoch(self) -> int:

@@ -1,4 +1,4 @@
-"""Phase 2: the refiner alone, on simulated failures of a coarse network."""
+"""Phase 2: the refiner alone, on failures of a coarse network, simulated or predicted."""
 
 from __future__ import annotations
 
@@ -31,15 +31,17 @@ IMAGE_ENCODER = "sam.image_encoder"
 
 @dataclass(frozen=True, eq=False)
 class RefinerRecipe(Recipe):
-    """Train a `SAMRefiner` to repair masks that were damaged on purpose.
+    """Train a `SAMRefiner` to repair coarse masks.
 
-    The masks are damaged anew in every step, on the device. For validation each case is damaged by its own
-    seed, in the same way in every epoch, so that scores can be compared. The prompts are made by the refiner
-    itself, that is, exactly as in phase 3.
+    Where the data set brings coarse masks (`SimulatedFailures`, `PredictedCases`, `Mixed` of
+    `ultrarefiner.data`), those are repaired. Otherwise true masks are damaged anew in every step, on the device; for
+    validation each case is damaged by its own seed, in the same way in every epoch, so that scores can be compared.
+    The prompts are made by the refiner itself, that is, exactly as in phase 3.
 
     Args:
         refiner: the refiner.
-        failures: called with true masks and a generator; returns damaged soft masks.
+        failures: called with true masks and a generator; returns damaged soft masks. Unused where the data set brings
+            coarse masks.
         learning_rate: of all parameters that train.
         weight_decay: AdamW's.
         train_image_encoder: whether SAM's image encoder trains, too; it holds 96 % of ViT-B's parameters.
@@ -92,11 +94,13 @@ class RefinerRecipe(Recipe):
         return [ParameterGroup("refiner", self.refiner, self.learning_rate, self.weight_decay)]
 
     def step(self, batch: Batch, generator: torch.Generator) -> StepResult:
-        """Damage the masks, refine them, compare."""
+        """Damage the masks, if need be, refine them, compare."""
         seen = augmented(self.augmentation, batch, generator)
         images, masks, content_sizes = seen.images, seen.masks, seen.content_sizes
-        with full_precision(masks):
-            damaged = self.failures(masks, generator)
+        damaged = seen.coarse_probability
+        if damaged is None:
+            with full_precision(masks):
+                damaged = self.failures(masks, generator)
         refinement = self.refiner(images, damaged, content_sizes=content_sizes)
         refined = self.loss(refinement.logits, masks, damaged)
         iou = iou_term(self.iou_loss, self.refiner, refinement, masks, images)
@@ -109,15 +113,19 @@ class RefinerRecipe(Recipe):
         return StepResult(refined + self.iou_weight * iou, terms, dice)
 
     def predict(self, batch: Batch, cases: Sequence[int]) -> Prediction:
-        """Refine masks that are damaged by each case's own seed, whatever batch it comes in."""
+        """Refine the data set's coarse masks, or true ones damaged by each case's own seed, whatever its batch."""
+        damaged = batch.coarse_probability
+        if damaged is None:
+            damaged = self._damaged_alone(batch.masks, cases)
+        refinement = self.refiner(batch.images, damaged, content_sizes=batch.content_sizes)
+        return Prediction(refinement.logits.sigmoid(), damaged)
+
+    def _damaged_alone(self, masks: Tensor, cases: Sequence[int]) -> Tensor:
         generators = [
             torch.Generator().manual_seed(stable_seed("failure", self.validation_seed, case)) for case in cases
         ]
-        with full_precision(batch.masks):
-            each = [self.failures(mask[None], drawn) for mask, drawn in zip(batch.masks, generators, strict=True)]
-        damaged = torch.cat(each)
-        refinement = self.refiner(batch.images, damaged, content_sizes=batch.content_sizes)
-        return Prediction(refinement.logits.sigmoid(), damaged)
+        with full_precision(masks):
+            return torch.cat([self.failures(mask[None], drawn) for mask, drawn in zip(masks, generators, strict=True)])
 
 
 def iou_term(loss: nn.Module, refiner: SAMRefiner, refinement: Refinement, masks: Tensor, images: Tensor) -> Tensor:

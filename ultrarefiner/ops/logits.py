@@ -1,0 +1,37 @@
+"""Logits of soft masks: finite where a mask is sure, and on another raster as a network's are brought there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+LOGIT_EPSILON = 1e-6
+"""A probability nearer to 0 or 1 than this counts as this near: logits stay within 13.9."""
+
+
+def finite_logit(probability: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The logit of a probability that may be 0 or 1: cut off at 1e-6 from either, so within 13.9; float32 or wider.
+
+    Example:
+        >>> finite_logit(torch.tensor([0.0, 0.5, 1.0]))
+        tensor([-13.8155,   0.0000,  13.8...])
+    """
+    wide = probability if probability.dtype == torch.float64 else probability.float()
+    return torch.logit(wide, eps=LOGIT_EPSILON)
+
+
+def resize_logits(logits: Float[Tensor, "b k h w"], size: Sequence[int]) -> Float[Tensor, "b k new_h new_w"]:
+    """Logits on another raster, bilinearly; untouched where it is the same.
+
+    Example:
+        >>> resize_logits(torch.zeros(1, 1, 4, 4), (8, 6)).shape
+        torch.Size([1, 1, 8, 6])
+    """
+    if tuple(logits.shape[-2:]) == tuple(size):
+        return logits
+    target = (int(size[0]), int(size[1]))
+    return functional.interpolate(logits, target, mode="bilinear", align_corners=False)
