@@ -23,8 +23,10 @@ def main() -> None:
     torch.manual_seed(args.seed)
     sizes = setting.scale(args)
     model = ur.UltraRefiner(coarse=setting.coarse_network(args), refiner=setting.refiner(args), gradient_scale=0.1)
-    load_coarse(model.coarse, setting.folder(args, "coarse") / "best.pt")
-    load_refiner(model.refiner, setting.folder(args, f"refiner_{args.failures}") / "best.pt")
+    cases = setting.split(args)
+    unseen = (cases.validation, cases.test)
+    load_coarse(model.coarse, setting.folder(args, "coarse") / "best.pt", unseen=unseen)
+    load_refiner(model.refiner, setting.folder(args, f"refiner_{args.failures}") / "best.pt", unseen=unseen)
     recipe = JointRecipe(
         model,
         coarse_learning_rate=sizes.rates[2][0],
@@ -34,7 +36,6 @@ def main() -> None:
         freeze_coarse_epochs=sizes.frozen_coarse,
         freeze_image_encoder=not sizes.train_image_encoder,
     )
-    cases = setting.split(args)
     training, validation = cases.fitted(sizes.image)
     report(model, cases.test, args, "before phase 3")
     print(f"phase 3: {len(training)} images train, {len(validation)} choose the checkpoint")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,8 +50,8 @@ FULL = Scale(
 SMALL = Scale(320, 128, "tiny", 8, (50, 50, 24), (1e-3, 5e-4, (1e-5, 5e-4)), train_image_encoder=True, frozen_coarse=16)
 
 
-def arguments(description: str) -> argparse.Namespace:
-    """The command line of every phase."""
+def arguments(description: str, *, more: Callable[[argparse.ArgumentParser], None] | None = None) -> argparse.Namespace:
+    """The command line of every phase; a script adds its own."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of BUSI in the Kaggle layout; without it, phantoms")
     parser.add_argument("--groups", type=Path, help="table case,group of near-duplicates that stay in one fold")
@@ -75,6 +76,8 @@ def arguments(description: str) -> argparse.Namespace:
     parser.add_argument("--precision", default="32-true", help="Fabric's: 32-true, bf16-mixed, 16-mixed")
     parser.add_argument("--devices", default="1", help="Fabric's: how many, or which")
     parser.add_argument("--workers", type=int, default=0, help="processes that read data ahead")
+    if more is not None:
+        more(parser)
     return parser.parse_args()
 
 

@@ -1,13 +1,15 @@
 """Turn a soft mask into SAM prompts, differentiably, let SAM refine it, and send the gradient back.
 
 Start with `UltraRefiner`, which joins a coarse network and a `SAMRefiner`; or put `DifferentiablePromptExtractor`,
-`ROICropper` and `SAMRefiner` behind a network of your own. Rooms that need optional packages are imported by name:
-``ultrarefiner.data``, ``ultrarefiner.training``, ``ultrarefiner.evaluation``.
+`ROICropper` and `SAMRefiner` behind a network of your own. Rooms that need optional packages are imported when they are
+first used: ``ultrarefiner.data``, ``ultrarefiner.training``, ``ultrarefiner.evaluation``.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.metadata import version
+from types import ModuleType
 
 from ultrarefiner import checkpoints, losses, networks, ops, prompts, refinement, sam, simulation, systems, types
 from ultrarefiner.checkpoints import LoadReport, download, load_weights
@@ -35,15 +37,25 @@ from ultrarefiner.refinement import (
     UncertaintyGate,
 )
 from ultrarefiner.sam import SAM, MedSAMInput, SAMInput, build_sam
-from ultrarefiner.simulation import FailureSimulator, SimpleFailures
+from ultrarefiner.simulation import AtResolution, FailureSimulator, SimpleFailures
 from ultrarefiner.systems import AtSize, SAMRefiner, UltraRefiner
 from ultrarefiner.types import MaskCandidates, MultiScaleLogits, Prompts, RefinedSegmentation, Refinement
 
 __version__ = version("ultrarefiner")
 
+
+def __getattr__(name: str) -> ModuleType:
+    """The rooms that need optional packages."""
+    if name in ("data", "evaluation", "training"):
+        return import_module(f"ultrarefiner.{name}")
+    message = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(message)
+
+
 __all__ = [
     "SAM",
     "AGBCELoss",
+    "AtResolution",
     "AtSize",
     "BestSelection",
     "BinaryCrossEntropyLoss",

@@ -167,6 +167,32 @@ def test_blur_lowers_the_contrast_and_keeps_the_mean() -> None:
     assert torch.allclose(blurred.mean((1, 2, 3)), noise.mean((1, 2, 3)), atol=0.01)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_soft_masks_move_as_true_ones_do_and_stay_soft(seed: int, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+    images, masks = batch
+    soft = 0.1 + 0.7 * torch.rand(4, 1, 64, 64, generator=_seeded(9))
+    hard_images, hard = Augmentation()(images, masks, _seeded(seed))
+    seen, moved = Augmentation().view(images, torch.cat([masks, soft, 0.6 * masks], 1), _seeded(seed))
+    assert torch.equal(seen, hard_images)
+    assert torch.equal((moved[:, :1] >= 0.5).float(), hard)
+    assert moved.shape == (4, 3, 64, 64)
+    assert ((moved >= 0) & (moved <= 1)).all()
+    # Nothing is rounded to 0 or 1, and interpolation is linear.
+    assert len(moved[:, 1].unique()) > 1000
+    torch.testing.assert_close(moved[:, 2], 0.6 * moved[:, 0])
+    assert torch.equal(Augmentation().view(images, soft, _seeded(seed))[1], moved[:, 1:2])
+
+
+def test_what_the_frame_did_not_show_has_no_soft_mask() -> None:
+    full = torch.full((2, 1, 32, 32), 0.8)
+    smaller = Augmentation(**{**STILL, "scale": (0.5, 0.5)})
+    _, moved = smaller.view(torch.full((2, 1, 32, 32), 0.4), full, _seeded())
+    assert (moved[..., :6, :] == 0).all()
+    torch.testing.assert_close(moved[..., 10:22, 10:22], torch.full((2, 1, 12, 12), 0.8))
+    _, still = Augmentation(**STILL).view(torch.rand(2, 1, 32, 32), full, _seeded())
+    torch.testing.assert_close(still, full)
+
+
 @pytest.mark.parametrize(
     ("knob", "value"),
     [

@@ -59,7 +59,7 @@ def test_what_is_kept_takes_five_bytes_a_pixel_and_loses_nothing() -> None:
     assert first.mask.dtype == again.mask.dtype == torch.float32
     assert torch.equal(again.mask, FitToSquare(24).mask(source[0].mask))
     assert fitted._kept is not None
-    kept = fitted._kept[0]
+    kept = fitted._kept["phantom 0"]
     assert kept.image.nbytes + kept.mask.nbytes == 5 * 24 * 24
 
 
@@ -116,13 +116,65 @@ def test_a_second_annotation_reaches_the_batch_as_the_mask_does() -> None:
         assert torch.equal(batch.other_masks, expected)
         assert not torch.equal(batch.other_masks, batch.masks)
     assert fitted._kept is not None
-    assert fitted._kept[0].other_mask.dtype == torch.bool  # type: ignore[union-attr] # it has one
+    assert fitted._kept["phantom 0"].other_mask.dtype == torch.bool  # type: ignore[union-attr] # it has one
     moved = move_data_to_device(batch, "meta")
     assert moved.other_masks.device.type == "meta"
     plain = FittedCases(_Counting(2), 24)
     assert collate([plain[0]]).other_masks is None
     with pytest.raises(ValueError, match=r"all its cases or of none, got 1 of 2; 'phantom 1' has none"):
         collate([fitted[0], plain[1]])
+
+
+def test_coarse_masks_reach_the_batch() -> None:
+    fitted = FittedCases(Phantoms(3, size=(32, 48)), 24)
+    soft = torch.rand(3, 1, 24, 24, generator=torch.Generator().manual_seed(0))
+    cases = [dataclasses.replace(fitted[index], coarse_probability=soft[index]) for index in range(3)]
+    batch = collate(cases)
+    assert batch.coarse_probability is not None
+    assert torch.equal(batch.coarse_probability, soft)
+    for index in range(3):
+        alone = collate(cases[index : index + 1]).coarse_probability
+        assert alone is not None
+        assert torch.equal(alone, soft[index : index + 1])
+    assert move_data_to_device(batch, "meta").coarse_probability.device.type == "meta"
+    assert collate([fitted[0]]).coarse_probability is None
+    with pytest.raises(
+        ValueError, match=r"a coarse mask \(coarse_probability\) of all its cases or of none, got 2 of 3; 'phantom 2'"
+    ):
+        collate([*cases[:2], fitted[2]])
+
+
+def test_a_subset_shares_what_was_read() -> None:
+    class Divisible(_Counting):
+        def subset(self, names: object) -> Phantoms:
+            return self.phantoms.subset(names)  # type: ignore[arg-type] # names
+
+    source = Divisible(4)
+    fitted = FittedCases(source, 24)
+    part = fitted.subset(["phantom 3", "phantom 1"])
+    assert (part.names, part.size, len(part)) == (("phantom 1", "phantom 3"), 24, 2)
+    assert source.drawn == 0
+    read = part[1]
+    assert torch.equal(fitted[3].image, read.image)
+    assert source.drawn == 0, "the subset has read it"
+    whole = fitted[1]
+    assert source.drawn == 1
+    assert part[0].image is whole.image
+    assert part[0].name == "phantom 1"
+    apart = FittedCases(source, 24, keep_in_memory=False).subset(["phantom 2"])
+    assert apart._kept is None
+    assert torch.equal(apart[0].image, fitted[2].image)
+    with pytest.raises(ValueError, match=r"nobody"):
+        fitted.subset(["nobody"])
+
+
+def test_what_an_evaluation_reads_first_can_be_trained_on() -> None:
+    fitted = FittedCases(Phantoms(1, size=(32, 32)), 24)
+    with torch.inference_mode():
+        fitted[0]
+    network = torch.nn.Conv2d(1, 1, 3)
+    network(fitted[0].image[None]).sum().backward()
+    assert network.weight.grad is not None
 
 
 def test_a_fit_stands_in_for_a_size() -> None:
@@ -137,7 +189,7 @@ def test_filling_reads_every_case_once_in_order(monkeypatch: pytest.MonkeyPatch)
     fitted = FittedCases(source, 24)
     assert fitted.fill() is fitted
     assert source.drawn == 3
-    assert list(fitted._kept or ()) == [0, 1, 2]
+    assert tuple(fitted._kept or ()) == fitted.names
     fitted[2], fitted[0]
     assert source.drawn == 3
     monkeypatch.setitem(sys.modules, "tqdm", None)

@@ -202,3 +202,34 @@ def test_phantoms_are_folded_too() -> None:
     drawn = group_folds(phantoms, folds=4, seed=0)
     drawn.check(phantoms)
     assert phantoms.subset(drawn.validation(0)).names == drawn.validation(0)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    assignment=st.dictionaries(st.integers(0, 99).map(str), st.integers(0, 4), min_size=1, max_size=30), data=st.data()
+)
+def test_folds_within_are_those_of_before(assignment: dict[str, int], data: st.DataObject) -> None:
+    folds = Folds(assignment, count=5, seed=3)
+    names = data.draw(st.lists(st.sampled_from(sorted(assignment)), min_size=1, unique=True))
+    part = folds.within(names)
+    assert set(part.assignment) == set(names)
+    assert part.count == len({assignment[name] for name in names})
+    assert part.seed == 3
+    # Who was together is together, who was apart is apart, and the order of folds is kept.
+    for one in names:
+        for other in names:
+            before, after = assignment[one] - assignment[other], part.assignment[one] - part.assignment[other]
+            assert (before > 0, before < 0) == (after > 0, after < 0)
+    assert all(part.validation(fold) for fold in range(part.count))
+    assert folds.within(assignment).assignment == part.within(names).assignment or set(names) != set(assignment)
+
+
+def test_folds_within_a_fold_for_testing_taken_away() -> None:
+    dataset = _dataset([number // 2 for number in range(30)])
+    folds = group_folds(dataset, folds=5, seed=0)
+    left = folds.training(3)
+    part = folds.within(left)
+    part.check(dataset.subset(left))
+    assert [part.validation(fold) for fold in range(4)] == [folds.validation(fold) for fold in (0, 1, 2, 4)]
+    with pytest.raises(ValueError, match=r"2 of 3 names are in no fold, the first is 'nobody 2'; take names of the"):
+        folds.within([left[0], "nobody 10", "nobody 2"])

@@ -29,9 +29,9 @@ def test_case_i_depends_on_seed_and_i_alone() -> None:
     third = phantoms[3]
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    again = Phantoms(40, size=(64, 80), seed=3).subset(["phantom 3", "phantom 20"])[0]
+    again = Phantoms(40, size=(64, 80), seed=3).subset(["phantom 3 of seed 3", "phantom 20 of seed 3"])[0]
     assert torch.equal(torch.get_rng_state(), before)
-    assert again.name == third.name == "phantom 3"
+    assert again.name == third.name == "phantom 3 of seed 3"
     assert torch.equal(again.image, third.image)
     assert torch.equal(again.mask, third.mask)
     assert not torch.equal(Phantoms(5, size=(64, 80), seed=4)[3].image, third.image)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from strategies import degenerate_masks, lesion
 from torch import Tensor, nn
 
+from ultrarefiner.checkpoints.settings import describe
 from ultrarefiner.losses import (
     AGBCELoss,
     BinaryCrossEntropyLoss,
@@ -22,7 +23,6 @@ from ultrarefiner.losses import (
     annotation_guided_bce_loss,
     binary_cross_entropy_loss,
 )
-from ultrarefiner.training.settings import describe
 from ultrarefiner.types import MultiScaleLogits
 
 quick = settings(deadline=None, max_examples=10)

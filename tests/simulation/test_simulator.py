@@ -15,6 +15,7 @@ from strategies import degenerate_masks, lesion
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ultrarefiner.checkpoints.settings import describe, first_difference
 from ultrarefiner.data import BUSI, FittedCases
 from ultrarefiner.ops.counter import counter_uniform
 from ultrarefiner.ops.overlap import dice_coefficient
@@ -23,7 +24,6 @@ from ultrarefiner.simulation.edits import Empty, InternalHoles, Islands, OverSeg
 from ultrarefiner.simulation.lesions import Lesions
 from ultrarefiner.simulation.presets import PRESETS
 from ultrarefiner.simulation.simulator import DEFAULT_BINS, DiceBin, FailureSimulator, SimulatedMasks
-from ultrarefiner.training.settings import describe, first_difference
 
 quick = settings(deadline=None, max_examples=15)
 FIELDS = [one.name for one in dataclasses.fields(SimulatedMasks)]

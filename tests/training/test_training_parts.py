@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.data import Dataset, Subset
 
+from ultrarefiner.checkpoints.settings import describe, first_difference
 from ultrarefiner.data import Augmentation, FittedCases, Phantoms, StretchToSquare
 from ultrarefiner.losses import QualityAwareLoss
 from ultrarefiner.simulation import SimpleFailures
@@ -29,7 +30,6 @@ from ultrarefiner.training.identity import describe_cases
 from ultrarefiner.training.loading import SharedBatches
 from ultrarefiner.training.logs import MetricsFile
 from ultrarefiner.training.plan import Plan
-from ultrarefiner.training.settings import describe, first_difference
 from ultrarefiner.training.stopping import StopRequest
 
 

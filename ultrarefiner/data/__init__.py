@@ -7,6 +7,8 @@ from ultrarefiner.data.batches import Batch, FittedCases, SeededSampler, collate
 from ultrarefiner.data.breast_ultrasound import BUS, BUSBRA, BUSUC, BUSUCLM, UDIAT
 from ultrarefiner.data.busi import BUSI
 from ultrarefiner.data.cases import Case, CaseDataset, CaseFiles, Cases, join
+from ultrarefiner.data.failure_files import FailureRow, read_manifest
+from ultrarefiner.data.failure_writing import write_failures
 from ultrarefiner.data.fit import Fit, FittedCase, FitToSquare, StretchToSquare
 from ultrarefiner.data.folder import ImageFolder
 from ultrarefiner.data.folds import Folds, group_folds
@@ -15,6 +17,7 @@ from ultrarefiner.data.micro_ultrasound import MicroUltrasound
 from ultrarefiner.data.phantoms import Phantoms
 from ultrarefiner.data.predictions import CoarsePredictions, PredictedCases
 from ultrarefiner.data.simulated import Mixed, SimulatedFailures
+from ultrarefiner.data.stored_failures import StoredFailures
 from ultrarefiner.data.volumes import Volume, VolumeFiles, VolumeSlices
 
 __all__ = [
@@ -31,6 +34,7 @@ __all__ = [
     "CaseFiles",
     "Cases",
     "CoarsePredictions",
+    "FailureRow",
     "Fit",
     "FitToSquare",
     "FittedCase",
@@ -43,6 +47,7 @@ __all__ = [
     "PredictedCases",
     "SeededSampler",
     "SimulatedFailures",
+    "StoredFailures",
     "StretchToSquare",
     "Volume",
     "VolumeFiles",
@@ -51,5 +56,7 @@ __all__ = [
     "group_folds",
     "join",
     "read_image",
+    "read_manifest",
     "read_mask",
+    "write_failures",
 ]

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset, Sampler
 
 from ultrarefiner.data.cases import Cases
 from ultrarefiner.data.fit import Fit, FittedCase, as_fit
+from ultrarefiner.data.progress import progress_bar
 from ultrarefiner.data.seeds import stable_seed
 
 
@@ -84,7 +85,8 @@ class FittedCases(Dataset[FittedCase]):
             return self.fit(self.dataset[index])
         name = self.names[index]
         if name not in self._kept:
-            self._kept[name] = _Kept.of(self.fit(self.dataset[index]))
+            with torch.inference_mode(False):  # what an evaluation reads first may be trained on later
+                self._kept[name] = _Kept.of(self.fit(self.dataset[index]))
         return self._kept[name].case()
 
     def subset(self, names: Iterable[str]) -> FittedCases:
@@ -120,8 +122,10 @@ class FittedCases(Dataset[FittedCase]):
         if self._kept is None:
             message = "keep_in_memory must be True to fill the memory, but it is False; leave it out, or do not fill"
             raise ValueError(message)
-        for index in _shown(range(len(self)), progress=progress):
-            self[index]
+        with progress_bar(len(self), "read", "case", shown=progress) as bar:
+            for index in range(len(self)):
+                self[index]
+                bar.update(1)
         return self
 
 
@@ -150,18 +154,6 @@ class _Kept(NamedTuple):
             original_size=self.original_size,
             other_mask=None if self.other_mask is None else self.other_mask.to(dtype),
         )
-
-
-def _shown(indices: range, *, progress: bool) -> Iterable[int]:
-    """With a bar on a terminal, if one is wanted and tqdm is there (an extra of training and evaluation)."""
-    if not progress:
-        return indices
-    try:
-        from tqdm import tqdm
-    except ModuleNotFoundError:
-        return indices
-    bar: Iterable[int] = tqdm(indices, desc="read", unit="case", disable=None)
-    return bar
 
 
 def collate(cases: Sequence[FittedCase]) -> Batch:

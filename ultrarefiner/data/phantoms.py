@@ -35,7 +35,7 @@ class Phantoms(Dataset[Case]):
         seed: another seed gives other cases.
 
     Attributes:
-        names: "phantom 0", "phantom 1" and so on.
+        names: "phantom 0", "phantom 1" and so on; "phantom 0 of seed 1" where the seed is not 0.
         labels: "benign" or "malignant".
         groups: every case is a group of its own.
         unseen: False.
@@ -47,7 +47,7 @@ class Phantoms(Dataset[Case]):
         >>> phantoms = Phantoms(3, size=(64, 96), seed=1)
         >>> case = phantoms[2]
         >>> case.name, case.image.shape, bool(case.mask.any())
-        ('phantom 2', torch.Size([1, 64, 96]), True)
+        ('phantom 2 of seed 1', torch.Size([1, 64, 96]), True)
 
     References:
         On speckle: Wagner, Smith, Sandrik, Lopez: Statistics of speckle in ultrasound B-scans. IEEE
@@ -70,7 +70,7 @@ class Phantoms(Dataset[Case]):
     @property
     def names(self) -> tuple[str, ...]:
         """The name of every case, in order."""
-        return tuple(f"phantom {index}" for index in self._indices)
+        return tuple(_name(self.seed, index) for index in self._indices)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -101,7 +101,7 @@ class Phantoms(Dataset[Case]):
         generator = torch.Generator().manual_seed(stable_seed("phantom", self.seed, index))
         label = _label(self.seed, index)
         image, mask = draw_phantom(self.size, generator, malignant=label == "malignant")
-        name = f"phantom {index}"
+        name = _name(self.seed, index)
         return Case(name=name, image=image, mask=mask, label=label, group=name)
 
 
@@ -127,6 +127,10 @@ def draw_phantom(
         dynamic_range=42 + 18 * contrast,
     )
     return image[None], tissue.mask[None]
+
+
+def _name(seed: int, index: int) -> str:
+    return f"phantom {index}" if seed == 0 else f"phantom {index} of seed {seed}"
 
 
 def _label(seed: int, index: int) -> str:

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from ultrarefiner.checkpoints.files import Location, read_tensors, write_tensors
 from ultrarefiner.data.batches import FittedCases
 from ultrarefiner.data.fit import FittedCase
-from ultrarefiner.ops.logits import resize_logits
+from ultrarefiner.ops.logits import resize_logits, steady_sigmoid
 
 _TITLE = "ultrarefiner coarse predictions 1"
 _LARGEST = 30.0  # of logits; what is beyond is 0 or 1 in float32
@@ -200,6 +200,12 @@ class PredictedCases(Dataset[FittedCase]):
         """Whether the cases are kept for testing alone."""
         return self.dataset.unseen
 
+    @property
+    def learnt_from(self) -> tuple[str, ...]:
+        """The names of all cases that the networks behind these masks were trained on."""
+        networks = set(self.predictions.networks)
+        return tuple({name for network in networks for name in self.predictions.trained_on[network]})
+
     def settings(self) -> dict[str, Any]:
         """What a checkpoint remembers: which masks."""
         content = self.predictions.logits.contiguous().numpy().tobytes()
@@ -215,4 +221,4 @@ class PredictedCases(Dataset[FittedCase]):
     def __getitem__(self, index: int) -> FittedCase:
         case = self.dataset[index]
         logits = self.predictions.logits[index][None].float()
-        return replace(case, coarse_probability=resize_logits(logits, case.mask.shape[-2:])[0].sigmoid())
+        return replace(case, coarse_probability=steady_sigmoid(resize_logits(logits, case.mask.shape[-2:])[0]))

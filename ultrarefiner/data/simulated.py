@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ultrarefiner.data.batches import FittedCases
-from ultrarefiner.data.fit import FittedCase
+from ultrarefiner.data.fit import Fit, FittedCase
 from ultrarefiner.data.predictions import PredictedCases
 from ultrarefiner.data.seeds import stable_seed
 from ultrarefiner.ops.counter import counter_uniform
@@ -27,8 +27,7 @@ class SimulatedFailures(Dataset[FittedCase]):
     in a resumed run. Every round goes through all cases once, each round in another order, so that all cases come
     equally often and no case always gets the same bin of Dice.
 
-    A loader fetches whole batches at once (``__getitems__``), and they are simulated together. The distances of a true
-    mask are computed the first time that it is seen and kept: 4 bytes a pixel, 0.2 MB a case at 224.
+    A loader fetches whole batches at once (``__getitems__``), and they are simulated together.
 
     Args:
         dataset: the cases. Those without a lesion keep an empty coarse mask.
@@ -37,6 +36,8 @@ class SimulatedFailures(Dataset[FittedCase]):
         seed: of failures and orders.
         size: side of the square in which failures are made, the coarse network's resolution (`AtResolution` says why);
             None for that of the fitted cases.
+        keep_in_memory: keep the distances of a true mask from the first time that it is seen, which are about half of
+            the work: 5 bytes a pixel of that square, 0.25 MB a case at 224. Each worker of a loader keeps its own.
 
     Attributes:
         names: the names of the cases behind the samples, in order: sample i is of case ``names[i]``.
@@ -59,6 +60,7 @@ class SimulatedFailures(Dataset[FittedCase]):
         samples: int = 100_000,
         seed: int = 0,
         size: int | None = None,
+        keep_in_memory: bool = True,
     ) -> None:
         side = dataset.size if size is None else size
         if samples < 1 or side < 1:
@@ -70,7 +72,7 @@ class SimulatedFailures(Dataset[FittedCase]):
         self.seed = seed
         self.simulated_size = side
         self._orders: dict[int, list[int]] = {}
-        self._known: dict[int, tuple[Tensor, Lesions]] = {}
+        self._known: dict[int, tuple[Tensor, Lesions]] | None = {} if keep_in_memory else None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -145,10 +147,13 @@ class SimulatedFailures(Dataset[FittedCase]):
 
     def _true(self, case: int) -> tuple[Tensor, Lesions]:
         """The true mask of a case in the small square, and its measures."""
-        if case not in self._known:
-            inside = mask_at_size(self.dataset[case].mask[None], (self.simulated_size, self.simulated_size))[:, 0]
-            self._known[case] = inside[0], Lesions.of(inside)
-        return self._known[case]
+        if self._known is not None and case in self._known:
+            return self._known[case]
+        inside = mask_at_size(self.dataset[case].mask[None], (self.simulated_size, self.simulated_size))[:, 0]
+        measured = inside[0], Lesions.of(inside)
+        if self._known is not None:
+            self._known[case] = measured
+        return measured
 
 
 class Mixed(Dataset[FittedCase]):
@@ -206,6 +211,11 @@ class Mixed(Dataset[FittedCase]):
         return self.simulated.size
 
     @property
+    def fit(self) -> Fit:
+        """How cases came into their square."""
+        return self.simulated.dataset.fit
+
+    @property
     def unseen(self) -> bool:
         """Whether some of the cases are kept for testing alone."""
         return self.simulated.unseen or self.predicted.unseen
@@ -213,6 +223,11 @@ class Mixed(Dataset[FittedCase]):
     def settings(self) -> dict[str, Any]:
         """What a checkpoint remembers."""
         return {"masks": "mixed", "share": self.share, "simulated": self.simulated, "predicted": self.predicted}
+
+    @property
+    def learnt_from(self) -> tuple[str, ...]:
+        """The names of all cases that the networks behind the predicted masks were trained on."""
+        return self.predicted.learnt_from
 
     def is_predicted(self, index: int) -> bool:
         """Whether a sample has a predicted mask rather than a simulated one."""

@@ -9,6 +9,16 @@ from ultrarefiner.evaluation.comparison import (
     compare,
 )
 from ultrarefiner.evaluation.evaluate import Evaluation, evaluate
+from ultrarefiner.evaluation.failure_figures import failure_comparison_figure, failure_sheet
+from ultrarefiner.evaluation.failures import (
+    FailureComparison,
+    FailureStatistics,
+    MeasureComparison,
+    Spread,
+    compare_failures,
+    failure_statistics,
+    failures_table,
+)
 from ultrarefiner.evaluation.figures import Panel, panel_figure
 from ultrarefiner.evaluation.metrics import CaseMetrics, segmentation_metrics
 from ultrarefiner.evaluation.saliency import Attentive, attention_map, attention_rollout, grad_cam
@@ -25,9 +35,13 @@ __all__ = [
     "Comparison",
     "Estimate",
     "Evaluation",
+    "FailureComparison",
+    "FailureStatistics",
+    "MeasureComparison",
     "MetricComparison",
     "Panel",
     "SlicePanel",
+    "Spread",
     "VolumeEvaluation",
     "VolumeMeans",
     "VolumeMetrics",
@@ -37,9 +51,14 @@ __all__ = [
     "case_detection",
     "case_outcome",
     "compare",
+    "compare_failures",
     "draw_saliency",
     "evaluate",
     "evaluate_volumes",
+    "failure_comparison_figure",
+    "failure_sheet",
+    "failure_statistics",
+    "failures_table",
     "grad_cam",
     "markdown_table",
     "paired_p_value",

@@ -17,7 +17,7 @@ from ultrarefiner.ops.counter import counter_uniform
 from ultrarefiner.ops.crop import crop_to_boxes, paste_from_boxes
 from ultrarefiner.ops.distance import distance_transform, signed_distance, squared_distance_transform
 from ultrarefiner.ops.gradient import scale_gradient
-from ultrarefiner.ops.logits import finite_logit, resize_logits
+from ultrarefiner.ops.logits import finite_logit, resize_logits, steady_sigmoid
 from ultrarefiner.ops.moments import Moments, moments, remove_floor
 from ultrarefiner.ops.overlap import dice_coefficient
 from ultrarefiner.ops.resample import apply_weights, linear_weights
@@ -51,6 +51,7 @@ __all__ = [
     "soft_box",
     "squared_distance_transform",
     "squash_frame",
+    "steady_sigmoid",
     "stretch_frame",
     "tight_box",
 ]

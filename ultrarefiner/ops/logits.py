@@ -21,7 +21,21 @@ def finite_logit(probability: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"
         tensor([-13.8155,   0.0000,  13.8...])
     """
     wide = probability if probability.dtype == torch.float64 else probability.float()
-    return torch.logit(wide, eps=LOGIT_EPSILON)
+    inside = wide.clamp(LOGIT_EPSILON, 1 - LOGIT_EPSILON)
+    return (inside / (1 - inside)).log()  # as steady_sigmoid, not torch.logit
+
+
+def steady_sigmoid(logits: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The sigmoid, to the same bits for a value whatever stands beside it.
+
+    `torch.sigmoid` rounds otherwise where a tensor or a thread's part of it ends, so a mask would depend on its batch
+    and on how many threads its process has.
+
+    Example:
+        >>> steady_sigmoid(torch.tensor([-100.0, 0.0, 100.0]))
+        tensor([0.0000, 0.5000, 1.0000])
+    """
+    return (-logits).exp().add(1).reciprocal()
 
 
 def resize_logits(logits: Float[Tensor, "b k h w"], size: Sequence[int]) -> Float[Tensor, "b k new_h new_w"]:

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
-from ultrarefiner.ops.logits import finite_logit, resize_logits
+from ultrarefiner.ops.logits import finite_logit, resize_logits, steady_sigmoid
 
 
 @dataclass(frozen=True)
@@ -80,4 +80,4 @@ def probability_at_size(probability: Float[Tensor, "b k h w"], size: Sequence[in
     """
     if tuple(probability.shape[-2:]) == tuple(size):
         return probability
-    return resize_logits(finite_logit(probability), size).sigmoid()
+    return steady_sigmoid(resize_logits(finite_logit(probability), size))

@@ -10,12 +10,12 @@ from typing import Any
 from torch import nn
 
 from ultrarefiner.checkpoints.files import read_tensors, write_tensors
+from ultrarefiner.checkpoints.settings import describe, first_difference
 from ultrarefiner.training.identity import describe_cases
 from ultrarefiner.training.loading import FittedSet
 from ultrarefiner.training.plan import Plan
 from ultrarefiner.training.recipe import Recipe
 from ultrarefiner.training.run import Run
-from ultrarefiner.training.settings import describe, first_difference
 from ultrarefiner.training.tensors import refuse_other_tensors
 
 FORMAT = 1
@@ -169,6 +169,7 @@ def _write(run: Run, name: str, state: Mapping[str, Any]) -> None:
             "model": module.state_dict(),
             "parts": {part: _name_of(part_module, module) for part, part_module in run.recipe.parts().items()},
             "settings": run.settings,
+            "learnt_from": list(run.learnt_from),
             **state,
         }
         write_tensors(run.folder / name, payload)

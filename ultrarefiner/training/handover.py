@@ -2,37 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from ultrarefiner.checkpoints.files import Location, read_tensors
+from ultrarefiner.checkpoints.settings import describe, first_difference
+from ultrarefiner.data import Cases
 from ultrarefiner.systems import SAMRefiner
-from ultrarefiner.training.settings import describe, first_difference
+from ultrarefiner.training.identity import names_of
+from ultrarefiner.training.loading import FittedSet
 from ultrarefiner.training.tensors import refuse_other_tensors
 
 # These change gradients only: weights mean the same with and without.
 _WITHOUT_EFFECT_ON_MASKS = ("through_crop",)
 
 
-def load_coarse(network: nn.Module, path: Location) -> None:
+def load_coarse(network: nn.Module, path: Location, *, unseen: Sequence[FittedSet | Cases] = ()) -> None:
     """Load the coarse network of a `CoarseRecipe`'s or `JointRecipe`'s checkpoint, strictly.
 
     Args:
         network: built as it was for training.
         path: ``best.pt`` or ``last.pt``.
+        unseen: data sets that no phase may have been trained on: those that choose and those that are reported.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, has no coarse network, or one that differs; the network is left as it
-            was.
+        ValueError: the file is damaged, has no coarse network, or one that differs, or was trained on a case that is
+            to be unseen; the network is left as it was.
     """
-    _load_part(network, "coarse", path)
+    _load_part(network, "coarse", path, unseen)
 
 
-def load_refiner(refiner: SAMRefiner, path: Location) -> None:
+def load_refiner(refiner: SAMRefiner, path: Location, *, unseen: Sequence[FittedSet | Cases] = ()) -> None:
     """Load the refiner of a `RefinerRecipe`'s or `JointRecipe`'s checkpoint, strictly.
 
     A refiner learns what its prompts look like: with another mask style, region or number of sigmas its
@@ -43,16 +47,17 @@ def load_refiner(refiner: SAMRefiner, path: Location) -> None:
     Args:
         refiner: built as it was for training.
         path: ``best.pt`` or ``last.pt``.
+        unseen: data sets that no phase may have been trained on, as in `load_coarse`.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, has no refiner, or one with other settings or weights; the refiner is
-            left as it was.
+        ValueError: the file is damaged, has no refiner, or one with other settings or weights, or was trained on a case
+            that is to be unseen; the refiner is left as it was.
     """
-    _load_part(refiner, "refiner", path)
+    _load_part(refiner, "refiner", path, unseen)
 
 
-def _load_part(module: nn.Module, part: str, path: Location) -> None:
+def _load_part(module: nn.Module, part: str, path: Location, unseen: Sequence[FittedSet | Cases]) -> None:
     saved = read_tensors(path)
     parts: dict[str, str] = saved.get("parts", {})
     if part not in parts or not {"settings", "model"} <= saved.keys():
@@ -61,6 +66,7 @@ def _load_part(module: nn.Module, part: str, path: Location) -> None:
             f"{', '.join(parts) or ', '.join(map(str, list(saved)[:6]))}. Use load_weights for other files."
         )
         raise ValueError(message)
+    _refuse_seen(saved.get("learnt_from", ()), unseen, path)
     trained = saved["settings"].get("parts", {}).get(part, {})
     different = first_difference(_of_masks(trained), _of_masks(describe(module, part)))
     if different is not None:
@@ -74,6 +80,18 @@ def _load_part(module: nn.Module, part: str, path: Location) -> None:
     state = {name.removeprefix(prefix): tensor for name, tensor in saved["model"].items() if name.startswith(prefix)}
     refuse_other_tensors(module, state, Path(path))
     module.load_state_dict(state, strict=True)
+
+
+def _refuse_seen(learnt: Sequence[str], unseen: Sequence[FittedSet | Cases], path: Location) -> None:
+    known = set(learnt)
+    for dataset in unseen:
+        seen = [name for name in names_of(dataset) or () if name in known]
+        if seen:
+            message = (
+                f"{path} was trained on {len(seen)} cases that are to be unseen, the first is {seen[0]!r}; use the "
+                "same folds in every phase."
+            )
+            raise ValueError(message)
 
 
 def _of_masks(settings: Mapping[str, Any]) -> dict[str, Any]:

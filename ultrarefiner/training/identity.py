@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-from ultrarefiner.training.settings import describe
+from ultrarefiner.checkpoints.settings import describe
 
 
 def describe_cases(dataset: Any) -> dict[str, Any]:
@@ -34,6 +34,39 @@ def describe_cases(dataset: Any) -> dict[str, Any]:
     digest = hashlib.sha256(repr((len(dataset), size, names)).encode()).hexdigest()
     own = {} if getattr(dataset, "settings", None) is None else {"coarse": describe(dataset, "data")}
     return {"cases": len(dataset), "size": size, "fit": fit, "digest": digest, **own}
+
+
+def learnt_names(dataset: Any) -> tuple[str, ...]:
+    """The names of all cases that leave a trace in what is trained on a data set, each once, sorted.
+
+    They are those of the data set, and those that trained the networks behind its coarse masks (``learnt_from``).
+
+    Example:
+        >>> from ultrarefiner.data import FittedCases, Phantoms
+        >>> learnt_names(FittedCases(Phantoms(2, size=(32, 32)), 32))
+        ('phantom 0', 'phantom 1')
+    """
+    return tuple(sorted({*(names_of(dataset) or ()), *getattr(dataset, "learnt_from", ())}))
+
+
+def refuse_leak(dataset: Any, validation: Any) -> None:
+    """Raise if a case that validates leaves a trace in what is trained.
+
+    Raises:
+        ValueError: it does.
+
+    Example:
+        >>> from ultrarefiner.data import FittedCases, Phantoms
+        >>> refuse_leak(FittedCases(Phantoms(2), 32), FittedCases(Phantoms(2, seed=1), 32))
+    """
+    learnt = set(learnt_names(dataset)) if validation is not None else set()
+    leaked = [name for name in names_of(validation) or () if name in learnt] if learnt else []
+    if leaked:
+        message = (
+            f"validation must hold no case that is trained on, but {len(leaked)} of its {len(validation)} are, the "
+            f"first is {leaked[0]!r}; split the cases with group_folds, and use the same folds in every phase."
+        )
+        raise ValueError(message)
 
 
 def names_of(dataset: Any) -> list[str] | None:

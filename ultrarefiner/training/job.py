@@ -15,6 +15,7 @@ from ultrarefiner.checkpoints.files import read_tensors
 from ultrarefiner.training.checkpoint import resume, save_best, save_last, settings_of
 from ultrarefiner.training.epoch import interrupt, refuse_nonfinite, share_buffers, train_epoch, validate
 from ultrarefiner.training.freezing import Stages
+from ultrarefiner.training.identity import learnt_names
 from ultrarefiner.training.loading import FittedSet, TrainingData, ValidationData
 from ultrarefiner.training.logs import Logs
 from ultrarefiner.training.plan import Plan
@@ -122,6 +123,7 @@ class Job:
             module=module,
             optimizer=optimizer,
             stages=stages,
+            learnt_from=learnt_names(self.dataset),
             settings=settings,
             data=data,
             validation=scored,

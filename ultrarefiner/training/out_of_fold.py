@@ -86,7 +86,7 @@ def predict_out_of_fold(
     return together
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def predict_cases(
     network: nn.Module, dataset: FittedCases, *, trained_on: Iterable[str], batch_size: int = 8, progress: bool = True
 ) -> CoarsePredictions:

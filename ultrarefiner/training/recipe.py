@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ultrarefiner.checkpoints.settings import describe
 from ultrarefiner.data import Batch
 from ultrarefiner.ops.overlap import dice_coefficient
 from ultrarefiner.training.freezing import Unfreezing
-from ultrarefiner.training.settings import describe
 
 
 class StepResult(NamedTuple):

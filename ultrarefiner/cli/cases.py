@@ -1,0 +1,51 @@
+"""Data sets by name, for commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from ultrarefiner.data import BUS, BUSBRA, BUSI, BUSUC, BUSUCLM, UDIAT, CaseDataset, ImageFolder, Phantoms
+
+DatasetName = Literal["busi", "busbra", "bus", "busuc", "busuclm", "udiat", "folder"]
+
+_BY_ROOT = {"busbra": BUSBRA, "bus": BUS, "busuc": BUSUC, "busuclm": BUSUCLM, "udiat": UDIAT}
+
+
+def open_cases(
+    dataset: DatasetName,
+    *,
+    data: Path | None,
+    masks: Path | None = None,
+    mask_suffix: str = "",
+    groups: Path | None = None,
+    phantoms: int | None = None,
+) -> CaseDataset | Phantoms:
+    """The cases that a command is about.
+
+    Args:
+        dataset: the layout of the folder.
+        data: the folder; that of the images for "folder".
+        masks: the folder of masks, for "folder"; by default the same.
+        mask_suffix: what stands between an image's name and the end of its mask's, for "folder".
+        groups: CSV file of near-duplicates, for "busi".
+        phantoms: this many phantoms instead of a folder.
+
+    Raises:
+        ValueError: neither a folder nor phantoms, or both.
+        FileNotFoundError: the folder is not there or has another layout.
+
+    Example:
+        >>> len(open_cases("folder", data=None, phantoms=3))
+        3
+    """
+    if (data is None) == (phantoms is None):
+        message = "give either data, the folder of a data set, or phantoms, a number of made-up cases; not both."
+        raise ValueError(message)
+    if data is None:
+        return Phantoms(phantoms or 0)
+    if dataset == "busi":
+        return BUSI(data, groups=groups)
+    if dataset == "folder":
+        return ImageFolder(data, data if masks is None else masks, mask_suffix=mask_suffix)
+    return _BY_ROOT[dataset](data)

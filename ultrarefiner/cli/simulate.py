@@ -1,0 +1,103 @@
+"""``ultrarefiner simulate``: failures of the masks of a data set, as files, with a contact sheet."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from ultrarefiner.cli.cases import DatasetName, open_cases
+from ultrarefiner.data import FittedCases, SimulatedFailures, read_manifest, write_failures
+from ultrarefiner.evaluation import failure_sheet
+from ultrarefiner.simulation import FailureSimulator, mask_at_size
+
+_ON_SHEET = 6
+
+
+def simulate(
+    out: Path,
+    data: Path | None = None,
+    dataset: DatasetName = "busi",
+    masks: Path | None = None,
+    mask_suffix: str = "",
+    groups: Path | None = None,
+    phantoms: int | None = None,
+    samples: int = 100_000,
+    seed: int = 0,
+    size: int = 224,
+    preset: Literal["default", "mild", "severe", "boundary", "structural"] = "default",
+    complete_share: float | None = None,
+    shard_size: int = 1000,
+    part: int = 0,
+    parts: int = 1,
+    workers: int = 0,
+    sheet: bool = True,
+    progress: bool = True,
+) -> str:
+    """Write simulated failures of true masks: shards of PNG pictures, a manifest, a contact sheet of every kind.
+
+    The same command again goes on where it was stopped or killed. On several nodes with a file system in common, give
+    each its part.
+
+    Args:
+        out: folder for the files.
+        data: folder of the data set.
+        dataset: its layout; "folder" is any folder of images and masks with the same names.
+        masks: folder of the masks, for "folder"; by default that of the images.
+        mask_suffix: what follows an image's name in its mask's name, for "folder", such as _mask.
+        groups: table of near-duplicates, for "busi"; it changes no mask.
+        phantoms: this many made-up cases instead of a folder.
+        samples: how many masks; all cases come equally often.
+        seed: of all that is drawn; a mask is a seed and a number.
+        size: side of the square in pixels.
+        preset: which mixture of errors and ranges of Dice.
+        complete_share: share of complete failures (empty, giant, scattered, collapsed); by default the preset's.
+        shard_size: masks in one archive.
+        part: which part of the shards to write, from 0.
+        parts: in how many parts the work is shared.
+        workers: processes that write; 0 for this one alone.
+        sheet: draw sheet.png, every kind of error on six of the masks.
+        progress: show a progress bar on a terminal.
+
+    Returns:
+        What is there now, in a sentence.
+    """
+    cases = FittedCases(
+        open_cases(dataset, data=data, masks=masks, mask_suffix=mask_suffix, groups=groups, phantoms=phantoms),
+        size,
+        keep_in_memory=False,
+    )
+    changes = {} if complete_share is None else {"complete_share": complete_share}
+    simulator = FailureSimulator.preset(preset, **changes)
+    failures = SimulatedFailures(cases, simulator, samples=samples, seed=seed)
+    written = write_failures(
+        failures, out, shard_size=shard_size, part=part, parts=parts, workers=workers, progress=progress
+    )
+    if sheet and part == 0 and not (out / "sheet.png").exists():
+        failure_sheet(simulator, _typical(cases), out / "sheet.png", seed=seed)
+    if not (out / "manifest.csv").exists():
+        return f"{written} masks written to {out}; other parts are still missing."
+    return f"{samples} masks in {out} ({written} written now). {_summary(out)}"
+
+
+def _typical(cases: FittedCases) -> torch.Tensor:
+    """Masks of a few lesions, small to large."""
+    found = []
+    for index in range(min(len(cases), 8 * _ON_SHEET)):
+        mask = mask_at_size(cases[index].mask[None], (cases.size, cases.size))[0, 0]
+        if mask.any():
+            found.append(mask)
+    found.sort(key=lambda mask: int(mask.sum()))
+    chosen = [found[round(place * (len(found) - 1) / max(1, _ON_SHEET - 1))] for place in range(_ON_SHEET)]
+    return torch.stack(chosen)
+
+
+def _summary(folder: Path) -> str:
+    """Shares of the wanted ranges, and what did not reach its own."""
+    rows = read_manifest(folder)
+    counts = Counter(row.bin for row in rows)
+    shares = ", ".join(f"{name} {100 * count / len(rows):.2f} %" for name, count in sorted(counts.items()))
+    missed = sum(not row.reached for row in rows)
+    return f"Dice: {shares}; {missed} outside of the wanted range."
