@@ -10,6 +10,7 @@ from __future__ import annotations
 import setting
 import torch
 
+from ultrarefiner.simulation import AtResolution, SimpleFailures
 from ultrarefiner.training import RefinerRecipe, train
 
 
@@ -18,7 +19,10 @@ def main() -> None:
     torch.manual_seed(args.seed)
     sizes = setting.scale(args)
     recipe = RefinerRecipe(
-        setting.refiner(args), learning_rate=sizes.rates[1], train_image_encoder=sizes.train_image_encoder
+        setting.refiner(args),
+        failures=AtResolution(SimpleFailures(), sizes.coarse),  # unused where the data set brings coarse masks
+        learning_rate=sizes.rates[1],
+        train_image_encoder=sizes.train_image_encoder,
     )
     dataset, validation = setting.repaired(args)
     cases = len(setting.split(args).training)

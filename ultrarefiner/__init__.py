@@ -15,19 +15,33 @@ from ultrarefiner import checkpoints, losses, networks, ops, prompts, refinement
 from ultrarefiner.checkpoints import LoadReport, download, load_weights
 from ultrarefiner.losses import (
     AGBCELoss,
+    BandTightBoxLoss,
     BinaryCrossEntropyLoss,
     DeepSupervision,
     DiceBCELoss,
     DiceLoss,
+    EmptyLoss,
     FocalLoss,
     IoURegressionLoss,
+    LogBarrier,
     PixelQualityAwareLoss,
     QualityAwareLoss,
+    SizeLoss,
+    TightBoxLoss,
+    WeakBoxLoss,
     WeightAnchor,
 )
 from ultrarefiner.networks import ForegroundLogits, TransUNet, build_microsegnet, build_transunet
 from ultrarefiner.ops import scale_gradient
-from ultrarefiner.prompts import BoxBackground, Centroid, DifferentiablePromptExtractor, FarCorner, MeanShift
+from ultrarefiner.prompts import (
+    BoxBackground,
+    Centroid,
+    DifferentiablePromptExtractor,
+    FarCorner,
+    MeanShift,
+    PromptModule,
+    TokenPromptModule,
+)
 from ultrarefiner.refinement import (
     BestSelection,
     LearnedGate,
@@ -38,8 +52,15 @@ from ultrarefiner.refinement import (
 )
 from ultrarefiner.sam import SAM, MedSAMInput, SAMInput, build_sam
 from ultrarefiner.simulation import AtResolution, FailureSimulator, SimpleFailures
-from ultrarefiner.systems import AtSize, SAMRefiner, UltraRefiner
-from ultrarefiner.types import MaskCandidates, MultiScaleLogits, Prompts, RefinedSegmentation, Refinement
+from ultrarefiner.systems import AtSize, AutoMedSAM, AutoSAM, SAMRefiner, UltraRefiner, build_autosam_generator
+from ultrarefiner.types import (
+    MaskCandidates,
+    MultiScaleLogits,
+    PromptedSegmentation,
+    Prompts,
+    RefinedSegmentation,
+    Refinement,
+)
 
 __version__ = version("ultrarefiner")
 
@@ -57,6 +78,9 @@ __all__ = [
     "AGBCELoss",
     "AtResolution",
     "AtSize",
+    "AutoMedSAM",
+    "AutoSAM",
+    "BandTightBoxLoss",
     "BestSelection",
     "BinaryCrossEntropyLoss",
     "BoxBackground",
@@ -65,6 +89,7 @@ __all__ = [
     "DiceBCELoss",
     "DiceLoss",
     "DifferentiablePromptExtractor",
+    "EmptyLoss",
     "FailureSimulator",
     "FarCorner",
     "FocalLoss",
@@ -72,12 +97,15 @@ __all__ = [
     "IoURegressionLoss",
     "LearnedGate",
     "LoadReport",
+    "LogBarrier",
     "MaskCandidates",
     "MeanShift",
     "MedSAMInput",
     "MultiScaleLogits",
     "PixelQualityAwareLoss",
     "ProductGate",
+    "PromptModule",
+    "PromptedSegmentation",
     "Prompts",
     "QualityAwareLoss",
     "ROICropper",
@@ -86,12 +114,17 @@ __all__ = [
     "SAMInput",
     "SAMRefiner",
     "SimpleFailures",
+    "SizeLoss",
     "SoftSelection",
+    "TightBoxLoss",
+    "TokenPromptModule",
     "TransUNet",
     "UltraRefiner",
     "UncertaintyGate",
+    "WeakBoxLoss",
     "WeightAnchor",
     "__version__",
+    "build_autosam_generator",
     "build_microsegnet",
     "build_sam",
     "build_transunet",

@@ -25,6 +25,10 @@ class Prompts:
         boxes: (x0, y0, x1, y1).
         mask_logits: the mask prompt, at a quarter of the frame's side.
         valid: False where the mask was empty: nothing of that mask's prompts carries information or a gradient.
+        positive_probability: how much each point means lesion, in [0, 1], in place of ``labels``: its token then lies
+            between those of SAM's two labels, so that a gradient reaches it.
+        tokens: sparse prompt embeddings that were not made from points or boxes; they follow those that were.
+        dense_embedding: in place of the embedding of ``mask_logits``, on the image embedding's raster.
     """
 
     points: Float[Tensor, "b k n 2"] | None
@@ -32,6 +36,9 @@ class Prompts:
     boxes: Float[Tensor, "b k 4"] | None
     mask_logits: Float[Tensor, "b k low_h low_w"] | None
     valid: Bool[Tensor, "b k"]
+    positive_probability: Float[Tensor, "b k n"] | None = None
+    tokens: Float[Tensor, "b k t d"] | None = None
+    dense_embedding: Float[Tensor, "b k d embedding_h embedding_w"] | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,23 @@ class RefinedSegmentation:
     prompts: Prompts
     refinement: Refinement
     gate: Float[Tensor, "b k h w"] | None
+
+
+@dataclass(frozen=True)
+class PromptedSegmentation:
+    """What a system returns that prompts SAM by itself, with no mask, click or box to start from.
+
+    Attributes:
+        logits: mask logits on the image's pixels.
+        low_logits: the same in SAM's frame at a quarter of its side.
+        iou: SAM's estimate of each mask's intersection over union.
+        prompts: what SAM was told.
+    """
+
+    logits: Float[Tensor, "b k h w"]
+    low_logits: Float[Tensor, "b k low_h low_w"]
+    iou: Float[Tensor, "b k"]
+    prompts: Prompts
 
 
 @dataclass(frozen=True)

@@ -175,7 +175,7 @@ class _Discs(Phantoms):
 
 @pytest.mark.parametrize("count", [8, 13, 34, 50, 55])
 def test_no_case_always_gets_the_same_bin(count: int) -> None:
-    """Bins follow the golden ratio, so rounds of a Fibonacci number of cases would repeat them, were they not shuffled."""
+    """Bins follow the golden ratio: unshuffled, rounds of a Fibonacci number of cases would repeat them."""
 
     rounds = 14
     dataset = SimulatedFailures(

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from ultrarefiner.checkpoints.automedsam import rename_automedsam
+from ultrarefiner.checkpoints.hardnet import rename_autosam, rename_hardnet
 from ultrarefiner.checkpoints.renaming import Renamed
 from ultrarefiner.checkpoints.transunet import rename_transunet, rename_vit_npz
 
@@ -42,6 +44,11 @@ _POSITIONS = ("encoder.position_embedding",)
 _SIDE_HEADS = {"side_heads.": "this network was built without deep supervision"}
 
 LAYOUTS: dict[str, Layout] = {
+    "automedsam": Layout(
+        wrappers=("model_state_dict", "prompt_module_state_dict", "state_dict"),
+        rename=rename_automedsam,
+        signature="dense_branch.",
+    ),
     "native": Layout(wrappers=("model",), surplus=_SIDE_HEADS, resizable=_POSITIONS),
     "sam": Layout(
         wrappers=("model", "state_dict"),
@@ -64,5 +71,11 @@ LAYOUTS: dict[str, Layout] = {
         absent=("decoder.", "head.", "side_heads."),
         resizable=_POSITIONS,
         signature="Transformer/",
+    ),
+    "autosam": Layout(rename=rename_autosam, signature="backbone.base."),
+    "hardnet": Layout(
+        rename=rename_hardnet,
+        surplus={"stages.3.": "this network was built without the stage at 1/32"},
+        signature="base.",
     ),
 }

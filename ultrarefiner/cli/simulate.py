@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Literal
@@ -13,7 +14,8 @@ from ultrarefiner.data import FittedCases, SimulatedFailures, read_manifest, wri
 from ultrarefiner.evaluation import failure_sheet
 from ultrarefiner.simulation import FailureSimulator, mask_at_size
 
-_ON_SHEET = 6
+_ON_SHEET, _LOOKED_AT = 6, 24
+_GOLDEN = 0.6180339887498949
 
 
 def simulate(
@@ -58,7 +60,7 @@ def simulate(
         part: which part of the shards to write, from 0.
         parts: in how many parts the work is shared.
         workers: processes that write; 0 for this one alone.
-        sheet: draw sheet.png, every kind of error on six of the masks.
+        sheet: draw sheet.png first, every kind of error on six lesions; none where no case has a lesion.
         progress: show a progress bar on a terminal.
 
     Returns:
@@ -72,26 +74,34 @@ def simulate(
     changes = {} if complete_share is None else {"complete_share": complete_share}
     simulator = FailureSimulator.preset(preset, **changes)
     failures = SimulatedFailures(cases, simulator, samples=samples, seed=seed)
+    drawn = _typical(cases) if sheet and part == 0 and not (out / "sheet.png").exists() else None
+    if drawn is not None:
+        failure_sheet(simulator, drawn, out / "sheet.png", seed=seed)
     written = write_failures(
         failures, out, shard_size=shard_size, part=part, parts=parts, workers=workers, progress=progress
     )
-    if sheet and part == 0 and not (out / "sheet.png").exists():
-        failure_sheet(simulator, _typical(cases), out / "sheet.png", seed=seed)
     if not (out / "manifest.csv").exists():
         return f"{written} masks written to {out}; other parts are still missing."
     return f"{samples} masks in {out} ({written} written now). {_summary(out)}"
 
 
-def _typical(cases: FittedCases) -> torch.Tensor:
-    """Masks of a few lesions, small to large."""
-    found = []
-    for index in range(min(len(cases), 8 * _ON_SHEET)):
-        mask = mask_at_size(cases[index].mask[None], (cases.size, cases.size))[0, 0]
+def _typical(cases: FittedCases) -> torch.Tensor | None:
+    """Masks of a few lesions from all over the data set, small to large; None where there is no lesion."""
+    found: list[torch.Tensor] = []
+    stride = round(len(cases) * _GOLDEN) or 1
+    while math.gcd(stride, len(cases)) > 1:
+        stride += 1
+    for turn in range(len(cases)):
+        mask = mask_at_size(cases[turn * stride % len(cases)].mask[None], (cases.size, cases.size))[0, 0]
         if mask.any():
             found.append(mask)
+        if len(found) == _LOOKED_AT:
+            break
+    if not found:
+        return None
     found.sort(key=lambda mask: int(mask.sum()))
-    chosen = [found[round(place * (len(found) - 1) / max(1, _ON_SHEET - 1))] for place in range(_ON_SHEET)]
-    return torch.stack(chosen)
+    count = min(_ON_SHEET, len(found))
+    return torch.stack([found[round(place * (len(found) - 1) / max(1, count - 1))] for place in range(count)])
 
 
 def _summary(folder: Path) -> str:

@@ -27,6 +27,7 @@ class Batch(NamedTuple):
         original_sizes: (height, width) of each image on disk.
         other_masks: what second annotators drew, 0 or 1; None where there are none.
         coarse_probability: a coarse network's soft masks, predicted or simulated; None where there are none.
+        embeddings: SAM's embeddings of the images, where they were computed before; None where they were not.
     """
 
     images: Float[Tensor, "b 1 s s"]
@@ -36,6 +37,7 @@ class Batch(NamedTuple):
     original_sizes: Int[Tensor, "b 2"]
     other_masks: Float[Tensor, "b 1 s s"] | None = None
     coarse_probability: Float[Tensor, "b 1 s s"] | None = None
+    embeddings: Float[Tensor, "b d low_h low_w"] | None = None
 
 
 class FittedCases(Dataset[FittedCase]):
@@ -160,8 +162,8 @@ def collate(cases: Sequence[FittedCase]) -> Batch:
     """Stack fitted cases, for the ``collate_fn`` of a data loader.
 
     Raises:
-        ValueError: there is no case, their squares differ in size, or some but not all have a second annotation or a
-            coarse mask.
+        ValueError: there is no case, their squares differ in size, or some but not all have a second annotation, a
+            coarse mask or an embedding.
 
     Example:
         >>> from ultrarefiner.data.phantoms import Phantoms
@@ -184,6 +186,7 @@ def collate(cases: Sequence[FittedCase]) -> Batch:
         original_sizes=torch.tensor([case.original_size for case in cases]),
         other_masks=_of_all(cases, "other_mask", "a second annotation"),
         coarse_probability=_of_all(cases, "coarse_probability", "a coarse mask"),
+        embeddings=_of_all(cases, "embedding", "an embedding"),
     )
 
 

@@ -26,6 +26,7 @@ class FittedCase:
         original_size: (height, width) of the picture on disk.
         other_mask: what a second annotator drew, 0 or 1; None where there is none.
         coarse_probability: a coarse network's soft mask, predicted or simulated; None where there is none.
+        embedding: SAM's embedding of the image, where it was computed before; None where it was not.
     """
 
     name: str
@@ -35,6 +36,7 @@ class FittedCase:
     original_size: tuple[int, int]
     other_mask: Float[Tensor, "1 s s"] | None = None
     coarse_probability: Float[Tensor, "1 s s"] | None = None
+    embedding: Float[Tensor, "d low_h low_w"] | None = None
 
 
 @runtime_checkable

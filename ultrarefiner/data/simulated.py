@@ -159,8 +159,9 @@ class SimulatedFailures(Dataset[FittedCase]):
 class Mixed(Dataset[FittedCase]):
     """Simulated failures and predicted masks in one data set, at a share that is met exactly.
 
-    Every simulated sample comes once. Predicted ones stand among them evenly: of the first m samples, the whole number
-    below :math:`m` times the share are predicted. They come in turn, each as often as the next, give or take one.
+    Every simulated sample comes once. Predicted ones stand among them evenly: of the first m samples the whole part of
+    m times the share are predicted. They come in turn, each as often as the next, give or take one. A shuffled pass
+    over the data set meets the share exactly, a part of one on average: let it have as many samples as the run sees.
 
     Args:
         simulated: `SimulatedFailures`.

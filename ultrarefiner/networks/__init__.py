@@ -1,6 +1,18 @@
-"""Coarse networks of our own. They open no file: `ultrarefiner.load_weights` fills them."""
+"""Networks of our own: coarse ones, and the backbone of AutoSAM. They open no file: `load_weights` fills them."""
 
 from ultrarefiner.networks.foreground import ForegroundLogits, foreground_logits
+from ultrarefiner.networks.hardnet import HarDBlock, HarDNet, build_hardnet
+from ultrarefiner.networks.light_decoder import LightDecoder
 from ultrarefiner.networks.transunet import TransUNet, build_microsegnet, build_transunet
 
-__all__ = ["ForegroundLogits", "TransUNet", "build_microsegnet", "build_transunet", "foreground_logits"]
+__all__ = [
+    "ForegroundLogits",
+    "HarDBlock",
+    "HarDNet",
+    "LightDecoder",
+    "TransUNet",
+    "build_hardnet",
+    "build_microsegnet",
+    "build_transunet",
+    "foreground_logits",
+]

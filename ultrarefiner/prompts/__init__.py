@@ -1,7 +1,10 @@
-"""Where prompts come from: points, boxes and mask prompts of a soft mask."""
+"""Where prompts come from: a soft mask, an image, or SAM's own embedding of it."""
 
 from __future__ import annotations
 
+from ultrarefiner.prompts.embedding import PromptModule, TokenPromptModule
+from ultrarefiner.prompts.feature_pyramid import FeaturePyramid
+from ultrarefiner.prompts.image import PromptGenerator
 from ultrarefiner.prompts.mask_prompt import (
     MASK_PROMPT_STRIDE,
     MaskStyle,
@@ -25,11 +28,15 @@ __all__ = [
     "Centroid",
     "DifferentiablePromptExtractor",
     "FarCorner",
+    "FeaturePyramid",
     "MaskGeometry",
     "MaskStyle",
     "MeanShift",
     "PointChoice",
     "PointRule",
+    "PromptGenerator",
+    "PromptModule",
+    "TokenPromptModule",
     "blur_in_frame",
     "mask_prompt_logits",
 ]

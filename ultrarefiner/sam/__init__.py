@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ultrarefiner.sam.builders import SIZES, SAMSize, build_sam
 from ultrarefiner.sam.decoding import decode
-from ultrarefiner.sam.inputs import InputPolicy, MedSAMInput, SAMInput
+from ultrarefiner.sam.inputs import InputPolicy, MedSAMInput, SAMInput, TwiceNormalisedInput
 from ultrarefiner.sam.model import SAM, SAMLike, encode_images
 from ultrarefiner.sam.prompt_embedding import dense_position, embed_prompts
 
@@ -16,6 +16,7 @@ __all__ = [
     "SAMInput",
     "SAMLike",
     "SAMSize",
+    "TwiceNormalisedInput",
     "build_sam",
     "decode",
     "dense_position",

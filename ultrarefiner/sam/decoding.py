@@ -16,6 +16,8 @@ def decode(
     sam: SAMLike,
     embeddings: Float[Tensor, "b d low_h low_w"] | Float[Tensor, "b k d low_h low_w"],
     prompts: Prompts,
+    *,
+    multimask: bool = True,
 ) -> MaskCandidates:
     """SAM's candidate masks for every prompt, in one call of its mask decoder.
 
@@ -28,9 +30,10 @@ def decode(
         sam: any SAM-like object.
         embeddings: one of each image (shared by its k masks), or one of each mask (when every mask has its own crop).
         prompts: in pixel indices of SAM's frame.
+        multimask: True for SAM's three candidates, which an ambiguous prompt wants; False for its single mask.
 
     Returns:
-        The multimask candidates (m = 3 for SAM) at low resolution with SAM's own IoU estimates.
+        The candidates (m = 3, or 1) at low resolution with SAM's own IoU estimates.
 
     Raises:
         ValueError: the number of images or masks of embeddings and prompts differ.
@@ -59,7 +62,7 @@ def decode(
         image_pe=dense_position(sam.prompt_encoder, source),
         sparse_prompt_embeddings=sparse,
         dense_prompt_embeddings=source,
-        multimask_output=True,
+        multimask_output=multimask,
     )
     return MaskCandidates(
         logits=rearrange(logits, "(b k) m h w -> b k m h w", b=images),

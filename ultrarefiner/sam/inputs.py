@@ -102,6 +102,26 @@ class SAMInput(nn.Module):
         return {"policy": "sam", "size": self.size}
 
 
+class TwiceNormalisedInput(SAMInput):
+    """`SAMInput`, and the mean taken off and the result divided by the standard deviation once more, on 0-255 again.
+
+    A slip of AutoSAM's published code, kept for weights that were trained with it: SAM sees an almost constant image.
+
+    Example:
+        >>> bool(TwiceNormalisedInput(64)(torch.rand(1, 1, 64, 64)).std(dim=(2, 3)).amax() < 0.05)
+        True
+    """
+
+    def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 3 size size"]:
+        """Images in [0, 1] to the encoder's input; padding too is normalised the second time."""
+        once = super().forward(images)
+        return (once - 255 * self.mean.to(once.dtype)) / (255 * self.std.to(once.dtype))
+
+    def settings(self) -> dict[str, Any]:
+        """The policy as plain values."""
+        return {"policy": "sam twice", "size": self.size}
+
+
 class MedSAMInput(nn.Module):
     """MedSAM's input: stretched to ``size`` squared (bicubic), each image's own range to [0, 1], no padding.
 

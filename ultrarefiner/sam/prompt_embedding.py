@@ -8,7 +8,7 @@ pixels). The same numbers come out here without that. A prompt encoder of anothe
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 from einops import rearrange
@@ -30,11 +30,23 @@ def embed_prompts(
         prompts: in pixel indices of the encoder's frame.
 
     Returns:
-        Tokens of points and box (with SAM's "not a point" appended where there is no box), and the mask's embedding.
+        Tokens of points and box (with SAM's "not a point" appended where there are points and no box), those that were
+        given as they are, and the mask's embedding.
+
+    Raises:
+        ValueError: a dense embedding on another raster than the image embedding's, or soft labels for an encoder of
+            another make.
     """
-    if not _is_segment_anythings(prompt_encoder):
-        return _call(prompt_encoder, prompts)
-    return _sparse(prompt_encoder, prompts), _dense(prompt_encoder, prompts)
+    if _is_segment_anythings(prompt_encoder):
+        sparse = _sparse(prompt_encoder, prompts)
+        dense = _dense(prompt_encoder, prompts) if prompts.dense_embedding is None else None
+    else:
+        sparse, dense = _call(prompt_encoder, prompts)
+    if prompts.tokens is not None:
+        sparse = torch.cat([sparse, prompts.tokens.flatten(0, 1).to(sparse.dtype)], 1)
+    if prompts.dense_embedding is not None:
+        dense = _checked_dense(prompt_encoder, prompts.dense_embedding).to(sparse.dtype)
+    return sparse, cast("Tensor", dense)
 
 
 def dense_position(prompt_encoder: Any, like: Tensor) -> Float[Tensor, "1 d low_h low_w"]:
@@ -60,11 +72,8 @@ def _sparse(encoder: Any, prompts: Prompts) -> Tensor:
     nothing = encoder.not_a_point_embed.weight
     masks = prompts.valid.numel()
     tokens: Tensor = nothing.new_zeros(masks, 0, nothing.shape[-1])
-    if prompts.points is not None and prompts.labels is not None:
-        labels = prompts.labels.flatten(0, 1)[..., None]
-        kinds = torch.where(labels == 1, encoder.point_embeddings[1].weight, encoder.point_embeddings[0].weight)
-        encoded = _encode_positions(encoder, prompts.points.flatten(0, 1)).to(nothing.dtype) + kinds
-        tokens = torch.where(labels == -1, nothing, encoded)
+    if prompts.points is not None and not (prompts.labels is None and prompts.positive_probability is None):
+        tokens = _of_points(encoder, prompts.points, prompts)
         if prompts.boxes is None:
             tokens = torch.cat([tokens, nothing.expand(masks, 1, -1)], 1)
     if prompts.boxes is not None:
@@ -74,6 +83,19 @@ def _sparse(encoder: Any, prompts: Prompts) -> Tensor:
         encoded = torch.where(prompts.valid.flatten()[:, None, None], encoded, nothing)
         tokens = torch.cat([tokens, encoded], 1)
     return tokens
+
+
+def _of_points(encoder: Any, points: Tensor, prompts: Prompts) -> Tensor:
+    nothing = encoder.not_a_point_embed.weight
+    negative, positive = encoder.point_embeddings[0].weight, encoder.point_embeddings[1].weight
+    encoded = _encode_positions(encoder, points.flatten(0, 1)).to(nothing.dtype)
+    if prompts.positive_probability is not None:
+        share = prompts.positive_probability.flatten(0, 1)[..., None].to(nothing.dtype)
+        return torch.where(
+            prompts.valid.flatten()[:, None, None], encoded + torch.lerp(negative, positive, share), nothing
+        )
+    labels = cast("Tensor", prompts.labels).flatten(0, 1)[..., None]
+    return torch.where(labels == -1, nothing, encoded + torch.where(labels == 1, positive, negative))
 
 
 def _dense(encoder: Any, prompts: Prompts) -> Tensor:
@@ -101,7 +123,24 @@ def _fourier_features(unit: Float[Tensor, "*shape 2"], matrix: Float[Tensor, "2 
     return torch.cat([angle.sin(), angle.cos()], -1)
 
 
+def _checked_dense(encoder: Any, dense: Tensor) -> Tensor:
+    size = tuple(encoder.image_embedding_size)
+    if tuple(dense.shape[-2:]) != size:
+        message = (
+            f"dense_embedding must be on the image embedding's raster {size}, but it is on {tuple(dense.shape[-2:])}; "
+            "build what makes it for this SAM's size."
+        )
+        raise ValueError(message)
+    return dense.flatten(0, 1)
+
+
 def _call(encoder: Any, prompts: Prompts) -> tuple[Tensor, Tensor]:
+    if prompts.positive_probability is not None:
+        message = (
+            f"positive_probability needs segment-anything's prompt encoder, but this one is {type(encoder).__name__}; "
+            "give labels."
+        )
+        raise ValueError(message)
     points = None
     if prompts.points is not None and prompts.labels is not None:
         points = (prompts.points.flatten(0, 1), prompts.labels.flatten(0, 1))

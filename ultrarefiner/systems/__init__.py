@@ -3,8 +3,21 @@
 from __future__ import annotations
 
 from ultrarefiner.systems.at_size import AtSize
+from ultrarefiner.systems.automedsam import AutoMedSAM
+from ultrarefiner.systems.autosam import AutoSAM, MinMaxLogits, legacy_autosam
+from ultrarefiner.systems.autosam_generator import build_autosam_generator
 from ultrarefiner.systems.placement import prompts_on_image
 from ultrarefiner.systems.refiner import SAMRefiner
 from ultrarefiner.systems.ultrarefiner import UltraRefiner
 
-__all__ = ["AtSize", "SAMRefiner", "UltraRefiner", "prompts_on_image"]
+__all__ = [
+    "AtSize",
+    "AutoMedSAM",
+    "AutoSAM",
+    "MinMaxLogits",
+    "SAMRefiner",
+    "UltraRefiner",
+    "build_autosam_generator",
+    "legacy_autosam",
+    "prompts_on_image",
+]

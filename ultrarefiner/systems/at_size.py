@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from ultrarefiner.ops.coordinates import accumulation_dtype
 from ultrarefiner.ops.logits import resize_logits
-from ultrarefiner.types import MultiScaleLogits
+from ultrarefiner.types import MultiScaleLogits, PromptedSegmentation
 
 
 class AtSize(nn.Module):
@@ -68,7 +68,9 @@ class AtSize(nn.Module):
         return f"size={self.size}"
 
 
-def main_logits(answer: Float[Tensor, "b k h w"] | MultiScaleLogits) -> Float[Tensor, "b k h w"]:
+def main_logits(
+    answer: Float[Tensor, "b k h w"] | MultiScaleLogits | PromptedSegmentation,
+) -> Float[Tensor, "b k h w"]:
     """What everything but a loss uses of a network's answer.
 
     Example:
@@ -76,4 +78,4 @@ def main_logits(answer: Float[Tensor, "b k h w"] | MultiScaleLogits) -> Float[Te
         >>> main_logits(MultiScaleLogits(torch.zeros(1, 1, 8, 8), (torch.zeros(1, 1, 4, 4),))).shape
         torch.Size([1, 1, 8, 8])
     """
-    return answer.logits if isinstance(answer, MultiScaleLogits) else answer
+    return answer.logits if isinstance(answer, (MultiScaleLogits, PromptedSegmentation)) else answer

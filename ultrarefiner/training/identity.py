@@ -32,8 +32,15 @@ def describe_cases(dataset: Any) -> dict[str, Any]:
     """
     names, size, fit = names_of(dataset), _size(dataset), _fit(dataset)
     digest = hashlib.sha256(repr((len(dataset), size, names)).encode()).hexdigest()
-    own = {} if getattr(dataset, "settings", None) is None else {"coarse": describe(dataset, "data")}
-    return {"cases": len(dataset), "size": size, "fit": fit, "digest": digest, **own}
+    return {"cases": len(dataset), "size": size, "fit": fit, "digest": digest, **_made(dataset)}
+
+
+def _made(dataset: Any) -> dict[str, Any]:
+    """How the coarse masks are made, as the data set or one inside it says."""
+    if getattr(dataset, "settings", None) is not None:
+        return {"coarse": describe(dataset, "data")}
+    inner = getattr(dataset, "dataset", None)
+    return {} if inner is None else _made(inner)
 
 
 def learnt_names(dataset: Any) -> tuple[str, ...]:

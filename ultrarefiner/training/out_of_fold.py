@@ -52,7 +52,7 @@ def predict_out_of_fold(
 
     Raises:
         ValueError: the folds are not those of the data set or split a group, a validation case is among them, or the
-            folder holds predictions of other cases.
+            folder holds predictions of other cases, or networks that were trained with other settings.
 
     Example:
         >>> import tempfile
@@ -72,11 +72,16 @@ def predict_out_of_fold(
     parts = []
     for fold in range(folds.count):
         path, held_out, rest = folder / f"fold{fold}.pt", folds.validation(fold), folds.training(fold)
+        run = folder / f"fold{fold}"
         if path.exists():
             parts.append(_read(path, held_out, rest))
-            continue
+            if not (run / "last.pt").exists():
+                continue
         made = recipe(fold)
-        result = train(made, dataset.subset(rest), validation=validation, folder=folder / f"fold{fold}", **options)
+        # Of a fold that is done this only makes sure that it was trained with the same settings.
+        result = train(made, dataset.subset(rest), validation=validation, folder=run, **options)
+        if path.exists():
+            continue
         load_coarse(made.network, result.best)
         progress = bool(options.get("progress", True))
         parts.append(predict_cases(made.network, dataset.subset(held_out), trained_on=rest, progress=progress))

@@ -36,7 +36,8 @@ class RefinerRecipe(Recipe):
     Where the data set brings coarse masks (`SimulatedFailures`, `PredictedCases`, `Mixed` of
     `ultrarefiner.data`), those are repaired. Otherwise true masks are damaged anew in every step, on the device; for
     validation each case is damaged by its own seed, in the same way in every epoch, so that scores can be compared.
-    The prompts are made by the refiner itself, that is, exactly as in phase 3.
+    The prompts are made by the refiner itself, that is, exactly as in phase 3. Where the data set brings SAM's
+    embeddings (`ultrarefiner.data.CachedEmbeddings`), the image encoder does not run.
 
     Args:
         refiner: the refiner.
@@ -95,13 +96,14 @@ class RefinerRecipe(Recipe):
 
     def step(self, batch: Batch, generator: torch.Generator) -> StepResult:
         """Damage the masks, if need be, refine them, compare."""
+        self._check_embeddings(batch)
         seen = augmented(self.augmentation, batch, generator)
-        images, masks, content_sizes = seen.images, seen.masks, seen.content_sizes
+        images, masks = seen.images, seen.masks
         damaged = seen.coarse_probability
         if damaged is None:
             with full_precision(masks):
                 damaged = self.failures(masks, generator)
-        refinement = self.refiner(images, damaged, content_sizes=content_sizes)
+        refinement = self._refined(seen, damaged)
         refined = self.loss(refinement.logits, masks, damaged)
         iou = iou_term(self.iou_loss, self.refiner, refinement, masks, images)
         terms = {
@@ -117,8 +119,33 @@ class RefinerRecipe(Recipe):
         damaged = batch.coarse_probability
         if damaged is None:
             damaged = self._damaged_alone(batch.masks, cases)
-        refinement = self.refiner(batch.images, damaged, content_sizes=batch.content_sizes)
+        refinement = self._refined(batch, damaged)
         return Prediction(refinement.logits.sigmoid(), damaged)
+
+    def _refined(self, batch: Batch, damaged: Tensor) -> Refinement:
+        """From the images, or from their stored embeddings."""
+        stored, size = batch.embeddings, batch.images.shape[-2:]
+        images = batch.images if stored is None else None
+        found: Refinement = self.refiner(
+            images, damaged, embeddings=stored, image_size=size, content_sizes=batch.content_sizes
+        )
+        return found
+
+    def _check_embeddings(self, batch: Batch) -> None:
+        if batch.embeddings is None:
+            return
+        hindrances = {
+            "augmentation must be None": self.augmentation is not None,
+            "train_image_encoder must be False": self.train_image_encoder,
+            "the refiner must have no cropper": self.refiner.cropper is not None,
+        }
+        wrong = [what for what, there in hindrances.items() if there]
+        if wrong:
+            message = (
+                f"{' and '.join(wrong)} with stored embeddings, which are of whole images as they are; or train "
+                "without CachedEmbeddings."
+            )
+            raise ValueError(message)
 
     def _damaged_alone(self, masks: Tensor, cases: Sequence[int]) -> Tensor:
         generators = [

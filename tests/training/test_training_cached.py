@@ -1,0 +1,88 @@
+"""Phase 2 on stored embeddings: step by step the losses of phase 2 without them."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+
+from ultrarefiner.data import CachedEmbeddings, EmbeddingCache, FittedCases, Phantoms, SimulatedFailures
+from ultrarefiner.refinement import ROICropper
+from ultrarefiner.sam import build_sam
+from ultrarefiner.simulation import FailureSimulator
+from ultrarefiner.systems import SAMRefiner
+from ultrarefiner.training import RefinerRecipe, train
+
+CASES = FittedCases(Phantoms(4, size=(48, 64)), 64)
+
+
+def refiner(**options: object) -> SAMRefiner:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return SAMRefiner(build_sam("tiny", image_size=64), **options)
+
+
+def losses(folder: Path, *, cached: bool) -> list[float]:
+    model = refiner()
+    dataset = SimulatedFailures(CASES, FailureSimulator(), samples=12)
+    if cached:
+        cache = EmbeddingCache(folder / "cache", model.sam)
+        cache.fill(CASES, progress=False)
+        dataset = CachedEmbeddings(dataset, cache)
+    recipe = RefinerRecipe(model, augmentation=None, learning_rate=1e-3)
+    train(
+        recipe, dataset, folder=folder / "run", epochs=2, batch_size=3, log_every=1, tensorboard=False, progress=False
+    )
+    with (folder / "run" / "steps.csv").open() as stream:
+        return [float(row["train/loss"]) for row in csv.DictReader(stream)]
+
+
+def test_the_losses_are_those_without_a_cache(tmp_path: Path) -> None:
+    live, stored = losses(tmp_path / "live", cached=False), losses(tmp_path / "stored", cached=True)
+    assert len(live) == 8
+    assert stored == pytest.approx(live, rel=2e-3)
+    assert live[0] != live[-1]
+
+
+def test_the_image_encoder_does_not_run(tmp_path: Path) -> None:
+    model = refiner()
+    cache = EmbeddingCache(tmp_path / "cache", model.sam)
+    cache.fill(CASES, progress=False)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the encoder ran")
+
+    model.sam.image_encoder.register_forward_pre_hook(refuse)
+    dataset = CachedEmbeddings(CASES, cache)
+    others = FittedCases(Phantoms(2, size=(48, 64), seed=1), 64)
+    EmbeddingCache(tmp_path / "cache", refiner().sam).fill(others, progress=False)
+    recipe = RefinerRecipe(model, augmentation=None, failures=FailureSimulator())
+    validation = CachedEmbeddings(others, cache)
+    train(
+        recipe, dataset, validation=validation, folder=tmp_path / "run", epochs=1, batch_size=2, tensorboard=False,
+        progress=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "sentence"),
+    [
+        ({}, {}, "augmentation must be None with stored embeddings"),
+        ({"augmentation": None, "train_image_encoder": True}, {}, "train_image_encoder must be False with stored"),
+        ({"augmentation": None}, {"cropper": ROICropper()}, "the refiner must have no cropper with stored"),
+    ],
+)
+def test_what_does_not_go_with_stored_embeddings_is_refused(
+    tmp_path: Path, changes: dict[str, object], options: dict[str, object], sentence: str
+) -> None:
+    model = refiner(**options)
+    cache = EmbeddingCache(tmp_path / "cache", model.sam)
+    cache.fill(CASES, progress=False)
+    recipe = RefinerRecipe(model, **changes)
+    with pytest.raises(ValueError, match=sentence):
+        train(
+            recipe, CachedEmbeddings(CASES, cache), folder=tmp_path / "run", epochs=1, batch_size=2,
+            tensorboard=False, progress=False,
+        )  # fmt: skip

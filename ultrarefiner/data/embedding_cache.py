@@ -1,0 +1,368 @@
+"""SAM's embeddings of images, computed once: a frozen encoder gives the same numbers in every epoch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from ultrarefiner.checkpoints.files import Location, replaced_file
+from ultrarefiner.checkpoints.settings import first_difference
+from ultrarefiner.data.fit import FittedCase
+from ultrarefiner.data.progress import progress_bar
+from ultrarefiner.sam import SAM, encode_images
+
+_FORMAT = "ultrarefiner embeddings 1"
+_ROWS = 256  # in one array
+
+
+@runtime_checkable
+class FittedCasesLike(Protocol):
+    """What a cache is filled from: fitted cases by index, with the names of all."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """One name a case; several samples of one case have its name."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> FittedCase: ...
+
+
+class EmbeddingCache:
+    """Embeddings on disk, in float16, that cannot be mistaken for others.
+
+    The folder belongs to one encoder and one input policy: ``settings.json`` has the policy and a digest of the
+    encoder's weights, and another SAM is refused. Each entry belongs to one image: a digest of its pixels is kept with
+    its name, and another image of the same name is refused, too.
+
+    Entries lie in memory-mapped arrays, ``part0-00000.npy`` and so on, of each process that fills; ``part0.jsonl`` gets
+    a line with name, digest and checksum of an entry after the entry itself is on the disk. So a kill loses at most the
+    batch at hand, and an entry that was damaged is found by its checksum and computed again by `fill`.
+
+    One entry of a ViT's takes 2 MB at 1024 pixels (256 x 64 x 64 numbers).
+
+    Args:
+        folder: where the files are.
+        sam: whose image encoder and input policy make the embeddings; built and loaded as for training.
+
+    Raises:
+        ValueError: the folder belongs to another encoder, policy or raster, or is damaged.
+
+    Example:
+        >>> import tempfile
+        >>> from ultrarefiner.data import FittedCases, Phantoms
+        >>> from ultrarefiner.sam import build_sam
+        >>> sam, cases = build_sam("tiny", image_size=64), FittedCases(Phantoms(3, size=(48, 64)), 64)
+        >>> cache = EmbeddingCache(tempfile.mkdtemp(), sam)
+        >>> cache.fill(cases, progress=False), cache.fill(cases, progress=False)
+        (3, 0)
+        >>> bool((cache.read(cases[1]) - sam(cases[1].image[None])[0]).abs().max() < 0.01)
+        True
+    """
+
+    def __init__(self, folder: Location, sam: SAM) -> None:
+        self.folder = Path(folder)
+        self.sam = sam
+        self._settings = {
+            "format": _FORMAT,
+            "input": json.loads(json.dumps(sam.input_policy.settings())),
+            "encoder": weights_digest(sam.image_encoder),
+        }
+        self._claim()
+        self._entries: dict[str, _Entry] = {}
+        self._read_parts: dict[str, int] = {}
+        self._arrays: dict[tuple[int, Path], np.ndarray] = {}
+        self._checked: set[str] = set()
+        self._read_journals()
+
+    def fill(
+        self,
+        dataset: FittedCasesLike,
+        *,
+        batch_size: int = 8,
+        part: int = 0,
+        parts: int = 1,
+        progress: bool = True,
+    ) -> int:
+        """Compute what is missing or damaged, on the device where the encoder is.
+
+        Several processes or nodes share the work by ``part`` and ``parts``; each writes files of its own.
+
+        Args:
+            dataset: the cases; of several samples of one case the first counts.
+            batch_size: images at once.
+            part: which share of the images this call computes, from 0.
+            parts: in how many shares.
+            progress: show a progress bar on a terminal.
+
+        Returns:
+            How many embeddings were computed.
+
+        Raises:
+            ValueError: a number out of range, or another image under a name that is in the cache.
+        """
+        if batch_size < 1 or not 0 <= part < parts:
+            message = f"batch_size must be at least 1 and part 0 to parts - 1, got {batch_size}, {part} and {parts}."
+            raise ValueError(message)
+        self._read_journals()
+        first: dict[str, int] = {}
+        for index, name in enumerate(dataset.names):
+            first.setdefault(name, index)
+        mine = list(first.values())[part::parts]
+        missing = [index for index in mine if not self._holds(dataset[index])]
+        writer = _Writer(self.folder, part, rows=min(_ROWS, len(missing)))
+        with progress_bar(len(mine), "embed", "image", shown=progress) as bar:
+            bar.update(len(mine) - len(missing))
+            for start in range(0, len(missing), batch_size):
+                cases = [dataset[index] for index in missing[start : start + batch_size]]
+                embeddings = self._encoded(cases)
+                writer.write([(case.name, image_digest(case.image)) for case in cases], embeddings)
+                bar.update(len(cases))
+        self._read_journals()
+        return len(missing)
+
+    def read(self, case: FittedCase) -> Float[Tensor, "d low_h low_w"]:
+        """The embedding of a case, in float32.
+
+        Raises:
+            KeyError: there is none.
+            ValueError: it is of another image of this name, or damaged.
+        """
+        if case.name not in self._entries:
+            self._read_journals()
+        entry = self._entries.get(case.name)
+        if entry is None:
+            message = f"{self.folder} has no embedding of {case.name!r}; fill the cache with all cases first."
+            raise KeyError(message)
+        _refuse_other_image(entry, case, self.folder)
+        values = self._values(entry)
+        if case.name not in self._checked:  # reading a checksum every time would cost more than the mapping saves
+            if zlib.crc32(values.tobytes()) != entry.checksum:
+                message = f"the embedding of {case.name!r} in {self.folder} is damaged; fill the cache again."
+                raise ValueError(message)
+            self._checked.add(case.name)
+        return torch.from_numpy(np.asarray(values, dtype=np.float32))
+
+    def settings(self) -> dict[str, Any]:
+        """What a checkpoint remembers."""
+        return {"input": self._settings["input"], "encoder": self._settings["encoder"]}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_arrays": {}}
+
+    @torch.no_grad()
+    def _encoded(self, cases: Sequence[FittedCase]) -> np.ndarray:
+        was_training = self.sam.training
+        self.sam.eval()
+        device = next(self.sam.image_encoder.parameters()).device
+        images = torch.stack([case.image for case in cases]).to(device)
+        embeddings: np.ndarray = encode_images(self.sam, self.sam.input_policy(images)).half().cpu().numpy()
+        self.sam.train(was_training)
+        return embeddings
+
+    def _holds(self, case: FittedCase) -> bool:
+        """Whether a whole entry of this very image is there."""
+        entry = self._entries.get(case.name)
+        if entry is None:
+            return False
+        _refuse_other_image(entry, case, self.folder)
+        try:
+            return zlib.crc32(self._values(entry).tobytes()) == entry.checksum
+        except (ValueError, OSError):  # cut off
+            return False
+
+    def _values(self, entry: _Entry) -> np.ndarray:
+        key = (os.getpid(), entry.array)
+        if key not in self._arrays:
+            self._arrays[key] = np.load(entry.array, mmap_mode="r")
+        values: np.ndarray = self._arrays[key][entry.row]
+        return values
+
+    def _claim(self) -> None:
+        path = self.folder / "settings.json"
+        if not path.exists():
+            with replaced_file(path) as stream:
+                stream.write((json.dumps(self._settings, indent=1) + "\n").encode())
+            return
+        try:
+            found = json.loads(path.read_text())
+        except ValueError as error:
+            message = f"{path} is damaged ({error}); give another folder, or delete this one and fill it again."
+            raise ValueError(message) from error
+        different = first_difference(found, self._settings)
+        if different is not None:
+            name, before, now = different
+            message = (
+                f"{self.folder} holds embeddings that were made with {name} {before!r}, but this SAM has {now!r}; load "
+                "the weights that it was filled with, or give another folder."
+            )
+            raise ValueError(message)
+
+    def _read_journals(self) -> None:
+        """What other processes have written since, too."""
+        for journal in sorted(self.folder.glob("part*.jsonl")):
+            with journal.open(encoding="utf-8") as stream:
+                stream.seek(self._read_parts.get(journal.name, 0))
+                while (line := stream.readline()).endswith("\n"):  # the last line may be cut off
+                    self._read_parts[journal.name] = stream.tell()
+                    try:
+                        told = json.loads(line)
+                        entry = _Entry(self.folder / told["array"], told["row"], told["image"], told["checksum"])
+                    except (ValueError, KeyError, TypeError):  # the end of a fill that was killed
+                        continue
+                    self._entries[told["name"]] = entry
+                    self._checked.discard(told["name"])
+
+
+class CachedEmbeddings(Dataset[FittedCase]):
+    """Fitted cases with their embeddings from a cache, for recipes that leave the image encoder as it is.
+
+    Args:
+        dataset: the cases, with coarse masks or without.
+        cache: filled with them.
+
+    Attributes:
+        names: the names of the cases, in order.
+
+    Example:
+        >>> import tempfile
+        >>> from ultrarefiner.data import FittedCases, Phantoms
+        >>> from ultrarefiner.sam import build_sam
+        >>> cases = FittedCases(Phantoms(2, size=(48, 64)), 64)
+        >>> cache = EmbeddingCache(tempfile.mkdtemp(), build_sam("tiny", image_size=64))
+        >>> _ = cache.fill(cases, progress=False)
+        >>> CachedEmbeddings(cases, cache)[0].embedding.shape[1:]
+        torch.Size([4, 4])
+    """
+
+    def __init__(self, dataset: Any, cache: EmbeddingCache) -> None:
+        self.dataset = dataset
+        self.cache = cache
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name in ("dataset", "cache"):
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+    def settings(self) -> dict[str, Any]:
+        """What a checkpoint remembers."""
+        own = getattr(self.dataset, "settings", None)
+        return {"embeddings": self.cache.settings(), "of": None if own is None else own()}
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> FittedCase:
+        return self._with_embedding(self.dataset[index])
+
+    def __getitems__(self, indices: Sequence[int]) -> list[FittedCase]:
+        """Several samples at once, as a loader asks for them."""
+        together = getattr(self.dataset, "__getitems__", None)
+        cases = [self.dataset[index] for index in indices] if together is None else together(indices)
+        return [self._with_embedding(case) for case in cases]
+
+    def _with_embedding(self, case: FittedCase) -> FittedCase:
+        return replace(case, embedding=self.cache.read(case))
+
+
+def image_digest(image: Float[Tensor, "c h w"]) -> str:
+    """What tells an image from any other: SHA-256 of its shape and its pixels in float32.
+
+    Example:
+        >>> image_digest(torch.zeros(1, 2, 2)) == image_digest(torch.zeros(1, 1, 4))
+        False
+    """
+    content = image.detach().cpu().float().contiguous().numpy().tobytes()
+    return hashlib.sha256(repr(tuple(image.shape)).encode() + content).hexdigest()
+
+
+def weights_digest(module: nn.Module) -> str:
+    """What tells a module's weights from any others: SHA-256 of every name, shape, dtype and value.
+
+    Example:
+        >>> layer = nn.Linear(2, 1)
+        >>> before = weights_digest(layer)
+        >>> _ = nn.init.zeros_(layer.weight)
+        >>> weights_digest(layer) == before
+        False
+    """
+    found = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        found.update(repr((name, tuple(tensor.shape), str(tensor.dtype))).encode())
+        found.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.ndim else b"")
+        found.update(repr(tensor.item()).encode() if tensor.ndim == 0 else b"")
+    return found.hexdigest()
+
+
+class _Entry:
+    """Where an embedding lies, of which image it is, and its checksum."""
+
+    def __init__(self, array: Path, row: int, image: str, checksum: int) -> None:
+        self.array, self.row, self.image, self.checksum = array, row, image, checksum
+
+
+def _refuse_other_image(entry: _Entry, case: FittedCase, folder: Path) -> None:
+    if image_digest(case.image) != entry.image:
+        message = (
+            f"{folder} has an embedding of {case.name!r}, but of another image of that name (or fitted otherwise); "
+            "give each data set and each fit a folder of its own."
+        )
+        raise ValueError(message)
+
+
+class _Writer:
+    """Appends embeddings to arrays of one process: first the numbers, then the line that says they are there."""
+
+    def __init__(self, folder: Path, part: int, *, rows: int) -> None:
+        self._folder = folder
+        self._part = part
+        self._rows = rows
+        self._array: np.memmap | None = None
+        self._row = self._lines = 0
+
+    def write(self, keys: Sequence[tuple[str, str]], embeddings: np.ndarray) -> None:
+        lines = []
+        for (name, image), values in zip(keys, embeddings, strict=True):
+            if self._array is None or self._row == self._rows:
+                self._begin(values.shape)
+            array = self._array
+            if array is None:
+                continue
+            array[self._row] = values
+            told = {"name": name, "image": image, "array": self._name, "row": self._row}
+            lines.append(json.dumps({**told, "checksum": zlib.crc32(values.tobytes())}) + "\n")
+            self._row += 1
+        if self._array is not None:
+            self._array.flush()
+        path = self._folder / f"part{self._part}.jsonl"
+        with path.open("a", encoding="utf-8") as stream:
+            # An empty line ends one that a kill cut off, and means nothing otherwise.
+            stream.write("\n" * (self._lines == 0) + "".join(lines))
+            self._lines += len(lines)
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def _begin(self, shape: tuple[int, ...]) -> None:
+        number = 0
+        while (self._folder / f"part{self._part}-{number:05d}.npy").exists():
+            number += 1
+        self._name = f"part{self._part}-{number:05d}.npy"
+        self._array = np.lib.format.open_memmap(
+            self._folder / self._name, mode="w+", dtype=np.float16, shape=(self._rows, *shape)
+        )
+        self._row = 0
