@@ -33,10 +33,9 @@ def main() -> None:
         **options,
     )
     network = setting.coarse_network(args)
-    load_coarse(network, setting.folder(args, "coarse") / "best.pt")
-    outside = [
-        predict_cases(network, part, trained_on=training.names) for part in (validation, FittedCases(cases.test, size))
-    ]
+    load_coarse(network, setting.folder(args, "coarse") / "best.pt", unseen=(cases.validation, cases.test))
+    network.to("cuda" if torch.cuda.is_available() else "cpu")
+    outside = [predict_cases(network, part) for part in (validation, FittedCases(cases.test, size))]
     path = setting.folder(args, "predictions.pt")
     inside.joined(*outside).save(path)
     print(f"{len(inside)} out-of-fold predictions and {sum(map(len, outside))} of phase 1's network: {path}")

@@ -40,6 +40,8 @@ class Measured:
 
 def main() -> None:
     args = setting.arguments(__doc__, more=add_arguments)
+    if args.data is None and len(args.folds_measured) > 1:
+        raise SystemExit("phantoms have no folds; measure one.")
     measured = {kind: Measured() for kind in KINDS}
     for fold in args.folds_measured:
         args.fold = fold

@@ -25,7 +25,7 @@ from ultrarefiner.evaluation import (
     failure_statistics,
     failures_table,
 )
-from ultrarefiner.simulation import PRESETS, FailureSimulator, probability_at_size
+from ultrarefiner.simulation import PRESETS, FailureSimulator
 
 HERE = Path(__file__).parent
 COLUMNS = 8
@@ -35,13 +35,14 @@ LINE = "#56B4E9"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of BUSI in the Kaggle layout")
-    parser.add_argument("--predictions", type=Path, nargs="+", required=True, help="files of coarse predictions")
-    parser.add_argument("--size", type=int, default=128, help="side of the square in which masks are compared")
-    parser.add_argument("--copies", type=int, default=4, help="simulated masks for each real one")
+    parser.add_argument("--predictions", type=Path, required=True, help="file of coarse predictions")
+    parser.add_argument(
+        "--copies", type=int, choices=range(2, 100), metavar="N", default=4, help="simulated masks for each real one"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the simulation")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of the pictures")
     args = parser.parse_args()
-    images, masks, probability = loaded(args.data, args.predictions, args.size)
+    images, masks, probability = loaded(args.data, args.predictions)
     real = failure_statistics(probability, masks)
     made, found = {}, {}
     for name in PRESETS:
@@ -54,19 +55,19 @@ def main() -> None:
     gallery(real, images, masks, {"real": probability, "simulated": first, "another": second}, args.out)
 
 
-def loaded(data: Path, files: list[Path], size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Images, true masks and predicted ones of all lesions, (n, size, size) each."""
-    cases = BUSI(data)
-    parts = []
-    for file in files:
-        stored = CoarsePredictions.load(file)
-        fit = StretchToSquare(size) if stored.fit == "StretchToSquare" else size
-        fitted = FittedCases(cases.subset(stored.names), fit, keep_in_memory=False)
-        ordered = stored.of(fitted.names)
-        few = [fitted[index] for index in range(len(fitted))]
-        soft = probability_at_size(ordered.logits.float().sigmoid(), (size, size))
-        parts.append((torch.stack([c.image for c in few]), torch.stack([c.mask for c in few]) > 0.5, soft))
-    images, masks, probability = (torch.cat(tensors)[:, 0] for tensors in zip(*parts, strict=True))
+def loaded(data: Path, file: Path) -> tuple[Tensor, Tensor, Tensor]:
+    """Images, true masks and predicted ones of all lesions, (n, s, s) each, on the pixels that the network made."""
+    stored = CoarsePredictions.load(file)
+    size = stored.logits.shape[-1]
+    cases = BUSI(data).subset(stored.names)
+    fit = StretchToSquare(size) if stored.fit == "StretchToSquare" else size
+    fitted = FittedCases(cases, fit, keep_in_memory=False)
+    few = [fitted[index] for index in range(len(fitted))]
+    images, masks = (
+        torch.stack([case.image for case in few])[:, 0],
+        torch.stack([case.mask for case in few])[:, 0] > 0.5,
+    )
+    probability = stored.of(fitted.names).logits.float().sigmoid()[:, 0]
     there = masks.flatten(1).any(1)
     return images[there], masks[there], probability[there]
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -83,7 +85,7 @@ def test_ctrl_c_exits_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     def interrupted() -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(command.COMMANDS, "simulate", interrupted)
+    monkeypatch.setattr(command, "commands", lambda: {"simulate": interrupted})
     assert main(["simulate"]) == 130
     assert "goes on from here" in capsys.readouterr().err
 
@@ -102,3 +104,34 @@ def test_config_and_help_of_every_flag(tmp_path: Path) -> None:
     flags = [line for line in told.splitlines() if line.startswith("  --") and "config" not in line]
     assert len(flags) >= 17
     assert "folder for the files" in told
+
+
+def test_sets_without_a_lesion_are_written_without_a_sheet(tmp_path: Path) -> None:
+    images = tmp_path / "data"
+    images.mkdir()
+    for name in ("a", "a_mask"):
+        Image.new("L", (60, 50), 0).save(images / f"{name}.png")
+    command = ["simulate", "--out", str(tmp_path / "out"), "--data", str(images), "--dataset", "folder"]
+    assert main([*command, "--mask-suffix=_mask", "--samples", "2", "--size", "48"]) == 0
+    assert {row.bin for row in read_manifest(tmp_path / "out")} == {"no lesion"}
+    assert not (tmp_path / "out" / "sheet.png").exists()
+
+
+def test_flags_that_mean_nothing_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulate", "--out", str(tmp_path), "--phantoms", "3", "--masks", str(tmp_path)]) == 1
+    assert "masks and mask_suffix belong to a folder of images" in capsys.readouterr().err
+
+
+def test_ctrl_c_stops_the_workers_and_the_command_goes_on(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "import sys; from ultrarefiner.cli import main; sys.exit(main())", "simulate"]
+    command += ["--out", str(tmp_path), "--phantoms", "4", "--samples", "20000", "--size", "96", "--sheet", "false"]
+    process = subprocess.Popen([*command, "--shard-size", "100", "--workers", "2"], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while len(list(tmp_path.glob("shard-*.zip"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert told.strip().endswith("ultrarefiner: stopped; the same command goes on from here.")
+    assert "Traceback" not in told
+    assert 2 <= len(list(tmp_path.glob("shard-*.zip"))) < 200

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import signal
 import subprocess
@@ -19,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from ultrarefiner.data import (
     FittedCases,
+    ImageFolder,
     Phantoms,
     SimulatedFailures,
     StoredFailures,
@@ -72,7 +72,7 @@ def test_the_manifest_says_what_was_done(tmp_path: Path) -> None:
     for row, edits, number in zip(rows, simulated.edits.tolist(), simulated.bin.tolist(), strict=True):
         assert row.edits == "+".join(name for name, on in zip(made.simulator.names, edits, strict=True) if on)
         wanted = made.simulator.bins[number]
-        assert row.bin == f"{wanted.low:.2f}-{wanted.high:.2f}"
+        assert row.bin == f"{wanted.low:g}-{wanted.high:g}"
     assert len((tmp_path / "manifest.csv").read_text().splitlines()) == 11
     assert (tmp_path / "manifest.csv").read_text().startswith("sample,case,seed,dice,bin,reached,edits\n0,phantom")
 
@@ -97,16 +97,7 @@ def test_another_shard_in_another_process_or_on_another_node_gives_the_same_file
     for other in ("two", "nodes"):
         found = contents(tmp_path / other)
         assert found.keys() == first.keys()
-        for name, content in first.items():
-            if name.endswith(".zip"):  # an archive has times in it
-                assert pictures(tmp_path / other / name) == pictures(tmp_path / "one" / name)
-            else:
-                assert found[name] == content
-
-
-def pictures(path: Path) -> dict[str, bytes]:
-    with zipfile.ZipFile(path) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
+        assert found == first
 
 
 def test_what_is_there_is_not_written_again_and_what_was_lost_is(tmp_path: Path) -> None:
@@ -125,7 +116,7 @@ def test_a_kill_leaves_whole_shards_and_the_same_call_goes_on(tmp_path: Path) ->
         "import sys\n"
         "from ultrarefiner.data import FittedCases, Phantoms, SimulatedFailures, write_failures\n"
         "from ultrarefiner.simulation import FailureSimulator\n"
-        "made = SimulatedFailures(FittedCases(Phantoms(3, size=(48, 64)), 48), FailureSimulator(), samples=4000)\n"
+        "made = SimulatedFailures(FittedCases(Phantoms(3, size=(48, 64)), 48), FailureSimulator(), samples=1500)\n"
         "write_failures(made, sys.argv[1], shard_size=5, progress=False)\n"
     )
     folder = tmp_path / "out"
@@ -136,20 +127,18 @@ def test_a_kill_leaves_whole_shards_and_the_same_call_goes_on(tmp_path: Path) ->
     process.send_signal(signal.SIGKILL)
     process.wait()
     whole = sorted(folder.glob("shard-*.zip"))
-    assert 3 <= len(whole) < 800
+    assert 3 <= len(whole) < 300
     for path in whole:
         with zipfile.ZipFile(path) as archive:
             assert archive.testzip() is None
             assert len(archive.namelist()) == 5
         assert path.with_suffix(".csv").exists()
-    settings = json.loads((folder / "settings.json").read_text())
-    settings["samples"] = 5 * (len(whole) + 1)  # a shorter set, so that the test ends
-    (folder / "settings.json").write_text(json.dumps(settings))
-    made = SimulatedFailures(
-        FittedCases(Phantoms(3, size=(48, 64)), 48), FailureSimulator(), samples=settings["samples"]
-    )
-    assert write_failures(made, folder, shard_size=5, progress=False) == 5
-    assert len(read_manifest(folder)) == settings["samples"]
+    before = {path.name: path.stat().st_mtime_ns for path in whole}
+    made = SimulatedFailures(FittedCases(Phantoms(3, size=(48, 64)), 48), FailureSimulator(), samples=1500)
+    assert write_failures(made, folder, shard_size=5, progress=False) == 1500 - 5 * len(whole)
+    assert len(read_manifest(folder)) == 1500
+    assert before == {name: (folder / name).stat().st_mtime_ns for name in before}
+    assert not list(folder.glob(".*part"))
 
 
 def test_other_settings_in_the_same_folder_are_refused(tmp_path: Path) -> None:
@@ -227,3 +216,67 @@ def test_a_checkpoint_tells_stored_failures_apart(tmp_path: Path) -> None:
         described.append(describe_cases(StoredFailures(made.dataset, tmp_path / name)))
     assert described[0] != described[1]
     shutil.rmtree(tmp_path)
+
+
+def test_several_processes_may_start_at_once_on_one_folder(tmp_path: Path) -> None:
+    """The documented use on several nodes; and the same part twice, which wastes work and breaks nothing."""
+    script = (
+        "import sys\n"
+        "from ultrarefiner.data import FittedCases, Phantoms, SimulatedFailures, write_failures\n"
+        "from ultrarefiner.simulation import FailureSimulator\n"
+        "made = SimulatedFailures(FittedCases(Phantoms(3, size=(48, 64)), 48), FailureSimulator(), samples=40)\n"
+        "write_failures(made, sys.argv[1], shard_size=3, part=int(sys.argv[2]), parts=2, progress=False)\n"
+    )
+    folder = tmp_path / "out"
+    running = [subprocess.Popen([sys.executable, "-c", script, str(folder), part]) for part in ("0", "1", "0")]
+    assert [process.wait() for process in running] == [0, 0, 0]
+    assert len(read_manifest(folder)) == 40
+    made = SimulatedFailures(FittedCases(Phantoms(3, size=(48, 64)), 48), FailureSimulator(), samples=40)
+    assert write_failures(made, folder, shard_size=3, progress=False) == 0
+    write_failures(made, tmp_path / "alone", shard_size=3, progress=False)
+    assert contents(folder) == contents(tmp_path / "alone")
+
+
+def test_a_dead_worker_is_a_sentence_and_loses_no_finished_shard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from concurrent.futures.process import BrokenProcessPool
+
+    from ultrarefiner.data import failure_writing
+
+    class Broken(failure_writing.ProcessPoolExecutor):
+        def submit(self, *_: object, **__: object) -> object:
+            raise BrokenProcessPool("killed")
+
+    monkeypatch.setattr(failure_writing, "ProcessPoolExecutor", Broken)
+    with pytest.raises(ChildProcessError, match=r"one of 2 workers was killed, .* call again with fewer workers"):
+        write_failures(failures(), tmp_path, shard_size=3, workers=2, progress=False)
+
+
+def test_another_mask_of_the_same_name_is_noticed(tmp_path: Path) -> None:
+    def cases(box: tuple[int, int, int, int]) -> FittedCases:
+        for folder in ("images", "masks"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+        Image.new("L", (48, 48), 90).save(tmp_path / "images" / "a.png")
+        mask = Image.new("L", (48, 48), 0)
+        mask.paste(255, box)
+        mask.save(tmp_path / "masks" / "a.png")
+        return FittedCases(ImageFolder(tmp_path / "images", tmp_path / "masks"), 48)
+
+    first = cases((5, 5, 25, 25))
+    write_failures(SimulatedFailures(first, FailureSimulator(), samples=4), tmp_path / "out", progress=False)
+    assert StoredFailures(first, tmp_path / "out")[0].coarse_probability.shape == (1, 48, 48)
+    second = cases((25, 25, 45, 45))
+    with pytest.raises(ValueError, match="made with true_masks"):
+        write_failures(SimulatedFailures(second, FailureSimulator(), samples=4), tmp_path / "out", progress=False)
+    with pytest.raises(ValueError, match=r"stored failure of 'a' has a Dice of .* but 0.0. with this data set's"):
+        StoredFailures(second, tmp_path / "out")[0]
+
+
+def test_only_a_few_archives_are_open_at_once(tmp_path: Path) -> None:
+    made = failures(60)
+    write_failures(made, tmp_path, shard_size=2, progress=False)
+    stored = StoredFailures(made.dataset, tmp_path)
+    for sample in [*range(60), *range(60)]:
+        assert stored[sample].name == made.names[sample]
+    assert len(stored._archives) == 16

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -235,13 +235,24 @@ def test_numbers_out_of_range(fitted: FittedCases) -> None:
     for share in (0.0, 1.0, -0.5):
         with pytest.raises(ValueError, match=rf"share must be in \(0, 1\), but it is {share}; without one of the two"):
             Mixed(dataset, predicted(fitted), share=share)
-    with pytest.raises(ValueError, match=r"squares of one size, but they are 33 and 24"):
+    with pytest.raises(ValueError, match=r"fitted alike, but they are by FitToSquare\(33\) and FitToSquare\(24\)"):
         Mixed(dataset, predicted(FittedCases(fitted.dataset, 24)), share=0.5)
+    with pytest.raises(ValueError, match=r"share 0\.01 beside 5 simulated samples is less than one predicted mask"):
+        Mixed(dataset, predicted(fitted), share=0.01)
+
+
+def test_two_kinds_of_squares_are_not_mixed(fitted: FittedCases) -> None:
+    stretched = FittedCases(fitted.dataset, StretchToSquare(33))
+    with pytest.raises(ValueError, match=r"by StretchToSquare\(33\) and FitToSquare\(33\)"):
+        Mixed(SimulatedFailures(stretched, FailureSimulator(), samples=5), predicted(fitted), share=0.5)
 
 
 @settings(deadline=None, max_examples=25)
-@given(samples=st.integers(1, 400), share=st.floats(0.01, 0.95))
-def test_the_share_is_met_over_any_beginning(samples: int, share: float) -> None:
+@given(samples=st.integers(100, 400), percent=st.integers(1, 95))
+@example(samples=300, percent=29)
+@example(samples=300, percent=58)
+def test_the_share_is_met_over_any_beginning(samples: int, percent: int) -> None:
+    share = percent / 100
     fitted = FittedCases(Phantoms(5, size=(32, 32)), 32)
     simulated = SimulatedFailures(fitted, FailureSimulator(), samples=samples)
     mixed = Mixed(simulated, predicted(fitted), share=share)
@@ -250,8 +261,7 @@ def test_the_share_is_met_over_any_beginning(samples: int, share: float) -> None
     for index, (is_predicted, _) in enumerate(places):
         assert mixed.is_predicted(index) is is_predicted
         count += is_predicted
-        assert count == int((index + 1) * share)
-        assert abs(count - (index + 1) * share) < 1
+        assert count == (index + 1) * percent // 100
     assert [place for is_predicted, place in places if not is_predicted] == list(range(samples))
     turns = [place for is_predicted, place in places if is_predicted]
     assert turns == [number % 5 for number in range(len(turns))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from ultrarefiner.data import CoarsePredictions, FittedCases, Folds, Phantoms, PredictedCases, group_folds
 from ultrarefiner.systems import AtSize
 from ultrarefiner.training import CoarseRecipe, load_coarse, predict_cases, predict_out_of_fold
+from ultrarefiner.training.provenance import remember
 
 OPTIONS: dict[str, Any] = {
     "epochs": 2,
@@ -135,9 +137,19 @@ def test_a_fold_that_is_done_is_not_trained_again(fitted: FittedCases, folds: Fo
     assert {path.name for path in (tmp_path / "broken").glob("fold*")} == {"fold0", "fold0.pt", "fold1"}
     recipes = Recipes()
     resumed = predict_out_of_fold(recipes, fitted, folds, **options)
-    assert sorted(recipes.made) == [1, 2]
+    assert sorted(recipes.made) == [0, 1, 2]  # the first only to compare its settings
     assert torch.equal(resumed.logits, whole.logits)
     assert (resumed.names, resumed.networks, resumed.trained_on) == (whole.names, whole.networks, whole.trained_on)
+
+    Remembers.left = 0
+    try:
+        assert torch.equal(predict_out_of_fold(Recipes(), fitted, folds, **options).logits, whole.logits)
+        with pytest.raises(ValueError, match=r"was written by a run whose .*epochs was 2, but now it is 3"):
+            predict_out_of_fold(Recipes(), fitted, folds, **{**options, "epochs": 3})
+    finally:
+        Remembers.left = float("inf")
+    for run in (tmp_path / "broken").glob("fold?"):
+        shutil.rmtree(run)
 
     def never(fold: int) -> CoarseRecipe:
         raise AssertionError(fold)
@@ -191,3 +203,31 @@ def test_cases_read_while_predicting_can_be_trained_on(network: Callable[..., nn
     loss = built(case.image[None]).mul(case.coarse_probability).sum()
     loss.backward()
     assert built.head.weight.grad is not None
+
+
+def test_what_a_network_remembers_is_what_it_must_not_predict(fitted: FittedCases) -> None:
+    network = Remembers()
+    with pytest.raises(ValueError, match=r"trained_on must name the cases .* it does not remember any"):
+        predict_cases(network, fitted, progress=False)
+    remember(network, ["phantom 1"])
+    with pytest.raises(ValueError, match=r"no network may predict a case .* the first is 'phantom 1'"):
+        predict_cases(network, fitted, progress=False)
+    others = FittedCases(Phantoms(2, size=(48, 64), seed=4), fitted.size)
+    assert predict_cases(network, others, progress=False).trained_on == (("phantom 1",),)
+    with pytest.raises(ValueError, match="batch_size must be at least 1, but it is 0"):
+        predict_cases(network, others, batch_size=0, progress=False)
+
+
+def test_folds_must_be_two_or_more_and_not_empty(fitted: FittedCases, folds: Folds, tmp_path: Path) -> None:
+    alone = Folds(dict.fromkeys(fitted.names, 0), count=1, seed=0)
+    hollow = Folds({name: min(fold, 1) for name, fold in folds.assignment.items()}, count=3, seed=0)
+    for wrong, sentence in ((alone, "but there are 1;"), (hollow, "and fold 2 is empty")):
+        with pytest.raises(ValueError, match=sentence):
+            predict_out_of_fold(Recipes(), fitted, wrong, folder=tmp_path, **OPTIONS)
+
+
+def test_a_network_that_diverged_is_not_stored() -> None:
+    logits = torch.zeros(2, 1, 4, 4)
+    logits[1, 0, 2, 2] = float("nan")
+    with pytest.raises(ValueError, match=r"logits must be finite, but those of 1 cases are not, the first is 'b'"):
+        CoarsePredictions(("a", "b"), logits, (0, 0), ((),), "FitToSquare")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import socket
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +21,7 @@ _DOWNLOAD_AGAIN = "Download or copy it again and compare its size with the origi
 
 
 @contextmanager
-def replaced_file(path: Location) -> Iterator[BinaryIO]:
+def replaced_file(path: Location, *, shared: bool = False) -> Iterator[BinaryIO]:
     """Open a file that takes its name only when it is complete.
 
     What is written goes to a hidden name in the same folder, is forced to the disk, then takes the place of
@@ -29,6 +30,8 @@ def replaced_file(path: Location) -> Iterator[BinaryIO]:
 
     Args:
         path: the file; its folder is made if there is none.
+        shared: whether other processes may write the same file at the same moment; each then has a hidden name of its
+            own, and the last to finish is the one that stays.
 
     Yields:
         A file open for writing bytes.
@@ -44,7 +47,8 @@ def replaced_file(path: Location) -> Iterator[BinaryIO]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # One fixed name, so that what a killed process left behind is overwritten and does not pile up.
-    part = path.with_name(f".{path.name}.part")
+    own = f".{socket.gethostname()}-{os.getpid()}" if shared else ""
+    part = path.with_name(f".{path.name}{own}.part")
     try:
         with part.open("wb") as file:
             yield file

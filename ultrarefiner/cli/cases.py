@@ -9,7 +9,7 @@ from ultrarefiner.data import BUS, BUSBRA, BUSI, BUSUC, BUSUCLM, UDIAT, CaseData
 
 DatasetName = Literal["busi", "busbra", "bus", "busuc", "busuclm", "udiat", "folder"]
 
-_BY_ROOT = {"busbra": BUSBRA, "bus": BUS, "busuc": BUSUC, "busuclm": BUSUCLM, "udiat": UDIAT}
+_BY_ROOT = {"busi": BUSI, "busbra": BUSBRA, "bus": BUS, "busuc": BUSUC, "busuclm": BUSUCLM, "udiat": UDIAT}
 
 
 def open_cases(
@@ -18,7 +18,6 @@ def open_cases(
     data: Path | None,
     masks: Path | None = None,
     mask_suffix: str = "",
-    groups: Path | None = None,
     phantoms: int | None = None,
 ) -> CaseDataset | Phantoms:
     """The cases that a command is about.
@@ -28,11 +27,10 @@ def open_cases(
         data: the folder; that of the images for "folder".
         masks: the folder of masks, for "folder"; by default the same.
         mask_suffix: what stands between an image's name and the end of its mask's, for "folder".
-        groups: CSV file of near-duplicates, for "busi".
         phantoms: this many phantoms instead of a folder.
 
     Raises:
-        ValueError: neither a folder nor phantoms, or both.
+        ValueError: neither a folder nor phantoms, or both; or a flag that the layout has no use for.
         FileNotFoundError: the folder is not there or has another layout.
 
     Example:
@@ -42,10 +40,12 @@ def open_cases(
     if (data is None) == (phantoms is None):
         message = "give either data, the folder of a data set, or phantoms, a number of made-up cases; not both."
         raise ValueError(message)
+    if (masks is not None or mask_suffix) and (dataset != "folder" or data is None):
+        message = "masks and mask_suffix belong to a folder of images; give dataset folder too, or leave them out."
+        raise ValueError(message)
     if data is None:
-        return Phantoms(phantoms or 0)
-    if dataset == "busi":
-        return BUSI(data, groups=groups)
+        return Phantoms(phantoms or 0)  # 0 is refused there
     if dataset == "folder":
         return ImageFolder(data, data if masks is None else masks, mask_suffix=mask_suffix)
-    return _BY_ROOT[dataset](data)
+    found: CaseDataset = _BY_ROOT[dataset](data)
+    return found

@@ -10,8 +10,14 @@ from typing import Literal
 import torch
 
 from ultrarefiner.cli.cases import DatasetName, open_cases
-from ultrarefiner.data import FittedCases, SimulatedFailures, read_manifest, write_failures
-from ultrarefiner.evaluation import failure_sheet
+from ultrarefiner.data import (
+    FittedCases,
+    FitToSquare,
+    SimulatedFailures,
+    StretchToSquare,
+    read_manifest,
+    write_failures,
+)
 from ultrarefiner.simulation import FailureSimulator, mask_at_size
 
 _ON_SHEET, _LOOKED_AT = 6, 24
@@ -24,11 +30,11 @@ def simulate(
     dataset: DatasetName = "busi",
     masks: Path | None = None,
     mask_suffix: str = "",
-    groups: Path | None = None,
     phantoms: int | None = None,
     samples: int = 100_000,
     seed: int = 0,
     size: int = 224,
+    fit: Literal["pad", "stretch"] = "pad",
     preset: Literal["default", "mild", "severe", "boundary", "structural"] = "default",
     complete_share: float | None = None,
     shard_size: int = 1000,
@@ -49,11 +55,11 @@ def simulate(
         dataset: its layout; "folder" is any folder of images and masks with the same names.
         masks: folder of the masks, for "folder"; by default that of the images.
         mask_suffix: what follows an image's name in its mask's name, for "folder", such as _mask.
-        groups: table of near-duplicates, for "busi"; it changes no mask.
         phantoms: this many made-up cases instead of a folder.
         samples: how many masks; all cases come equally often.
         seed: of all that is drawn; a mask is a seed and a number.
         size: side of the square in pixels.
+        fit: how images come into the square, as in the training that reads the files: padded, or stretched.
         preset: which mixture of errors and ranges of Dice.
         complete_share: share of complete failures (empty, giant, scattered, collapsed); by default the preset's.
         shard_size: masks in one archive.
@@ -67,8 +73,8 @@ def simulate(
         What is there now, in a sentence.
     """
     cases = FittedCases(
-        open_cases(dataset, data=data, masks=masks, mask_suffix=mask_suffix, groups=groups, phantoms=phantoms),
-        size,
+        open_cases(dataset, data=data, masks=masks, mask_suffix=mask_suffix, phantoms=phantoms),
+        FitToSquare(size) if fit == "pad" else StretchToSquare(size),
         keep_in_memory=False,
     )
     changes = {} if complete_share is None else {"complete_share": complete_share}
@@ -76,6 +82,8 @@ def simulate(
     failures = SimulatedFailures(cases, simulator, samples=samples, seed=seed)
     drawn = _typical(cases) if sheet and part == 0 and not (out / "sheet.png").exists() else None
     if drawn is not None:
+        from ultrarefiner.evaluation import failure_sheet  # brings matplotlib, which workers do not need
+
         failure_sheet(simulator, drawn, out / "sheet.png", seed=seed)
     written = write_failures(
         failures, out, shard_size=shard_size, part=part, parts=parts, workers=workers, progress=progress

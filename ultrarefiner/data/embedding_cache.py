@@ -196,7 +196,7 @@ class EmbeddingCache:
     def _claim(self) -> None:
         path = self.folder / "settings.json"
         if not path.exists():
-            with replaced_file(path) as stream:
+            with replaced_file(path, shared=True) as stream:
                 stream.write((json.dumps(self._settings, indent=1) + "\n").encode())
             return
         try:

@@ -56,7 +56,7 @@ class FailureRow:
         case: the name of the case whose true mask was damaged.
         seed: of the data set.
         dice: at 0.5, with the true mask, in the square where it was made.
-        bin: the wanted range of Dice such as "0.80-0.90"; "complete" or "no lesion" where none was wanted.
+        bin: the wanted range of Dice such as "0.8-0.9"; "complete" or "no lesion" where none was wanted.
         reached: whether the Dice lies in it.
         edits: the kinds of errors, joined by "+".
     """
@@ -107,7 +107,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
         message = f"there are no simulated failures in {folder} (no settings.json); write them with `write_failures`."
         raise FileNotFoundError(message)
     try:
-        settings: dict[str, Any] = json.loads(path.read_text())
+        settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         message = f"{path} is damaged ({error}); delete it and run the command that made it again."
         raise ValueError(message) from error

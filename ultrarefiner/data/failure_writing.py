@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
+import signal
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -61,6 +65,7 @@ def write_failures(
 
     Raises:
         ValueError: a number out of range, or the folder holds failures of other settings.
+        ChildProcessError: a worker was killed.
 
     Example:
         >>> import os, tempfile
@@ -102,28 +107,52 @@ def _written(failures: SimulatedFailures, shards: Sequence[Shard], shard_size: i
         for shard in shards:
             yield from _write_shard(failures, shard, shard_size)
         return
+    context = get_context("spawn")
+    stop = context.Event()
+    count = min(workers, len(shards))
     pool = ProcessPoolExecutor(
-        min(workers, len(shards)), mp_context=get_context("spawn"), initializer=_start_worker, initargs=(failures,)
+        count, mp_context=context, initializer=_start_worker, initargs=(failures, shard_size, stop)
     )
+    waiting = iter(shards)
     try:
-        running = {pool.submit(_write_in_worker, shard, shard_size) for shard in shards}
+        # No more at once than there are workers: what is handed over can no longer be called back.
+        running = {pool.submit(_write_in_worker, shard) for shard in islice(waiting, count)}
         while running:
             done, running = wait(running, return_when=FIRST_COMPLETED)
             yield from (future.result() for future in done)
+            running |= {pool.submit(_write_in_worker, shard) for shard in islice(waiting, len(done))}
+    except BrokenProcessPool as error:
+        message = (
+            f"one of {workers} workers was killed, perhaps for memory; the shards that were finished are kept, so call "
+            "again with fewer workers."
+        )
+        raise ChildProcessError(message) from error
     finally:
+        stop.set()
         pool.shutdown(cancel_futures=True)
 
 
-_OF_WORKER: list[SimulatedFailures] = []
+class _Worker:
+    """What a process that writes shards was started with."""
+
+    failures: SimulatedFailures
+    shard_size: int
+    stop: Any
 
 
-def _start_worker(failures: SimulatedFailures) -> None:
+def _start_worker(failures: SimulatedFailures, shard_size: int, stop: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process says when to stop
     torch.set_num_threads(1)  # the processes are the parallelism
-    _OF_WORKER[:] = [failures]
+    _Worker.failures, _Worker.shard_size, _Worker.stop = failures, shard_size, stop
 
 
-def _write_in_worker(shard: Shard, shard_size: int) -> int:
-    return sum(_write_shard(_OF_WORKER[0], shard, shard_size))
+def _write_in_worker(shard: Shard) -> int:
+    written = 0
+    for count in _write_shard(_Worker.failures, shard, _Worker.shard_size):
+        if _Worker.stop.is_set():
+            return written
+        written += count
+    return written
 
 
 def _write_shard(failures: SimulatedFailures, shard: Shard, shard_size: int) -> Iterator[int]:
@@ -137,12 +166,13 @@ def _write_shard(failures: SimulatedFailures, shard: Shard, shard_size: int) -> 
             made = failures.simulated(indices)
             pictures = _to_bytes(made.probability)
             for index, picture in zip(indices, pictures, strict=True):
-                archive.writestr(shard.picture(index), _png(picture))
+                # A fixed date, so that the same samples are the same file.
+                archive.writestr(zipfile.ZipInfo(shard.picture(index)), _png(picture))
             rows += _rows(failures, indices, made)
             yield len(indices)
-    with replaced_file(shard.table) as stream:
+    with replaced_file(shard.table, shared=True) as stream:
         stream.write(_csv([COLUMNS, *rows]))
-    with replaced_file(shard.archive) as stream:
+    with replaced_file(shard.archive, shared=True) as stream:
         stream.write(content.getvalue())
 
 
@@ -159,7 +189,7 @@ def _png(picture: np.ndarray) -> bytes:
 
 
 def _rows(failures: SimulatedFailures, indices: Iterable[int], made: SimulatedMasks) -> Iterator[list[Any]]:
-    bins = [f"{one.low:.2f}-{one.high:.2f}" for one in failures.simulator.bins]
+    bins = [f"{one.low:g}-{one.high:g}" for one in failures.simulator.bins]
     names = np.array(failures.simulator.names)
     told = zip(indices, made.dice.tolist(), made.bin.tolist(), made.reached.tolist(), made.edits.tolist(), strict=True)
     for index, dice, number, reached, edits in told:
@@ -183,16 +213,26 @@ def _settings(failures: SimulatedFailures, shard_size: int) -> dict[str, Any]:
         "shard_size": shard_size,
         "fit": type(failures.dataset.fit).__qualname__,
         "cases": list(failures.dataset.names),
+        "true_masks": _digest(failures),
     }
     plain: dict[str, Any] = json.loads(json.dumps(described))
     return plain
+
+
+def _digest(failures: SimulatedFailures) -> str:
+    """Of all true masks: a folder holds failures of one set of masks only."""
+    found = hashlib.sha256()
+    for index in range(len(failures.dataset)):
+        found.update(np.packbits(failures.dataset[index].mask.numpy() > 0.5).tobytes())
+    return found.hexdigest()
 
 
 def _claim(folder: Path, settings: dict[str, Any]) -> None:
     """Write the settings, or make sure that those in the folder are the same."""
     path = folder / "settings.json"
     if not path.exists():
-        _replace(path, (json.dumps(settings, indent=1) + "\n").encode())
+        with replaced_file(path, shared=True) as stream:
+            stream.write((json.dumps(settings, indent=1) + "\n").encode())
     different = first_difference(read_settings(folder), settings)
     if different is not None:
         name, before, now = different
@@ -207,15 +247,6 @@ def _write_manifest(folder: Path, shards: Sequence[Shard]) -> None:
     """All tables as one, once all shards are there."""
     if not all(shard.archive.exists() for shard in shards):
         return
-    lines = [shard.table.read_text().split("\n", 1) for shard in shards]
-    _replace(folder / "manifest.csv", (lines[0][0] + "\n" + "".join(rest for _, rest in lines)).encode())
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file that other nodes may write at the same moment, with the same content."""
-    try:
-        with replaced_file(path) as stream:
-            stream.write(content)
-    except FileNotFoundError:  # another's file took the name
-        if not path.exists():
-            raise
+    tables = [shard.table.read_bytes().split(b"\n", 1) for shard in shards]
+    with replaced_file(folder / "manifest.csv", shared=True) as stream:
+        stream.write(tables[0][0] + b"\n" + b"".join(rest for _, rest in tables))

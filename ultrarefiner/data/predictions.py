@@ -5,20 +5,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from ultrarefiner.checkpoints.files import Location, read_tensors, write_tensors
 from ultrarefiner.data.batches import FittedCases
 from ultrarefiner.data.fit import FittedCase
+from ultrarefiner.data.fitted_view import FittedView
 from ultrarefiner.ops.logits import resize_logits, steady_sigmoid
 
 _TITLE = "ultrarefiner coarse predictions 1"
-_LARGEST = 30.0  # of logits; what is beyond is 0 or 1 in float32
+_LARGEST = 30.0  # of logits; nobody tells probabilities beyond apart
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ class CoarsePredictions:
         fit: how cases came into their square, the name of a class.
 
     Raises:
-        ValueError: a name comes twice, the numbers of names, logits and networks differ, a network is not there, or a
-            network predicts a case that it was trained on.
+        ValueError: a name comes twice, the numbers of names, logits and networks differ, logits are not finite, a
+            network is not there, or predicts a case that it was trained on.
 
     Example:
         >>> made = CoarsePredictions(("a",), torch.zeros(1, 1, 8, 8), (0,), (("b", "c"),), "FitToSquare")
@@ -55,6 +56,13 @@ class CoarsePredictions:
                 "names must name each case once, with logits and a network for each, but there are "
                 f"{len(self.names)} names ({len(set(self.names))} different), {len(self.logits)} masks and "
                 f"{len(self.networks)} networks."
+            )
+            raise ValueError(message)
+        unsound = [name for name, mask in zip(self.names, self.logits, strict=True) if not mask.isfinite().all()]
+        if unsound:
+            message = (
+                f"logits must be finite, but those of {len(unsound)} cases are not, the first is {unsound[0]!r}; their "
+                "network has diverged: train it again at a lower rate."
             )
             raise ValueError(message)
         if not all(0 <= network < len(self.trained_on) for network in self.networks):
@@ -154,7 +162,7 @@ class CoarsePredictions:
         )
 
 
-class PredictedCases(Dataset[FittedCase]):
+class PredictedCases(FittedView):
     """Fitted cases with the coarse masks that were stored for them, for phase 2.
 
     The small logits are resized as `AtSize` and `UltraRefiner` resize the coarse network's in phase 3, so that the
@@ -186,39 +194,33 @@ class PredictedCases(Dataset[FittedCase]):
                 "or predict again."
             )
             raise ValueError(message)
-        self.dataset = dataset
+        super().__init__(dataset)
         self.predictions = predictions.of(dataset.names)
         self.names = dataset.names
-
-    @property
-    def size(self) -> int:
-        """The side of the square, in pixels."""
-        return self.dataset.size
-
-    @property
-    def unseen(self) -> bool:
-        """Whether the cases are kept for testing alone."""
-        return self.dataset.unseen
 
     @property
     def learnt_from(self) -> tuple[str, ...]:
         """The names of all cases that the networks behind these masks were trained on."""
         networks = set(self.predictions.networks)
-        return tuple({name for network in networks for name in self.predictions.trained_on[network]})
+        return tuple(sorted({name for network in networks for name in self.predictions.trained_on[network]}))
 
     def settings(self) -> dict[str, Any]:
         """What a checkpoint remembers: which masks."""
-        content = self.predictions.logits.contiguous().numpy().tobytes()
-        return {"masks": "predicted", "digest": hashlib.sha256(content).hexdigest()}
+        return {"masks": "predicted", "digest": self._digest}
 
     def subset(self, names: Sequence[str]) -> PredictedCases:
         """The cases of these names, in this data set's own order."""
         return PredictedCases(self.dataset.subset(names), self.predictions)
 
+    @cached_property
+    def _digest(self) -> str:
+        return hashlib.sha256(self.predictions.logits.contiguous().numpy().tobytes()).hexdigest()
+
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> FittedCase:
+        self.check_index(index)
         case = self.dataset[index]
         logits = self.predictions.logits[index][None].float()
         return replace(case, coarse_probability=steady_sigmoid(resize_logits(logits, case.mask.shape[-2:])[0]))

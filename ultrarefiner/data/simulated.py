@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from fractions import Fraction
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from ultrarefiner.data.batches import FittedCases
-from ultrarefiner.data.fit import Fit, FittedCase
+from ultrarefiner.data.fit import FittedCase
+from ultrarefiner.data.fitted_view import FittedView
 from ultrarefiner.data.predictions import PredictedCases
 from ultrarefiner.data.seeds import stable_seed
 from ultrarefiner.ops.counter import counter_uniform
@@ -20,7 +22,7 @@ from ultrarefiner.simulation.resolution import mask_at_size, probability_at_size
 from ultrarefiner.simulation.simulator import FailureSimulator, SimulatedMasks
 
 
-class SimulatedFailures(Dataset[FittedCase]):
+class SimulatedFailures(FittedView):
     """Fitted cases, each many times, each time with another simulated failure as its coarse mask.
 
     Sample i is failure number i of the seed, made from the true mask of one case: the same on any worker, in any batch,
@@ -30,14 +32,16 @@ class SimulatedFailures(Dataset[FittedCase]):
     A loader fetches whole batches at once (``__getitems__``), and they are simulated together.
 
     Args:
-        dataset: the cases. Those without a lesion keep an empty coarse mask.
+        dataset: the cases. Those without a lesion keep an empty coarse mask, and so do those whose lesion vanishes in
+            the square where failures are made.
         simulator: what makes the failures.
         samples: how many.
         seed: of failures and orders.
         size: side of the square in which failures are made, the coarse network's resolution (`AtResolution` says why);
             None for that of the fitted cases.
         keep_in_memory: keep the distances of a true mask from the first time that it is seen, which are about half of
-            the work: 5 bytes a pixel of that square, 0.25 MB a case at 224. Each worker of a loader keeps its own.
+            the work: 5 bytes a pixel of that square, 0.25 MB a case at 224. Each worker of a loader keeps its own,
+            beside what ``dataset`` keeps.
 
     Attributes:
         names: the names of the cases behind the samples, in order: sample i is of case ``names[i]``.
@@ -66,7 +70,7 @@ class SimulatedFailures(Dataset[FittedCase]):
         if samples < 1 or side < 1:
             message = f"samples and size must be at least 1, but they are {samples} and {side}."
             raise ValueError(message)
-        self.dataset = dataset
+        super().__init__(dataset)
         self.simulator = simulator
         self.samples = samples
         self.seed = seed
@@ -74,21 +78,11 @@ class SimulatedFailures(Dataset[FittedCase]):
         self._orders: dict[int, list[int]] = {}
         self._known: dict[int, tuple[Tensor, Lesions]] | None = {} if keep_in_memory else None
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """The names of the cases behind the samples, in order."""
         names = self.dataset.names
         return tuple(names[self.case_of(index)] for index in range(self.samples))
-
-    @property
-    def size(self) -> int:
-        """The side of the square, in pixels."""
-        return self.dataset.size
-
-    @property
-    def unseen(self) -> bool:
-        """Whether the cases are kept for testing alone."""
-        return self.dataset.unseen
 
     def settings(self) -> dict[str, Any]:
         """What a checkpoint remembers: how the failures are made."""
@@ -113,10 +107,8 @@ class SimulatedFailures(Dataset[FittedCase]):
         Raises:
             IndexError: there is no such sample.
         """
-        outside = [index for index in indices if not 0 <= index < self.samples]
-        if outside:
-            message = f"index must be in 0 to {self.samples - 1}, got {outside[0]}; there are {self.samples} samples"
-            raise IndexError(message)
+        for index in indices:
+            self.check_index(index)
         inside, lesions = zip(*(self._true(self.case_of(index)) for index in indices), strict=True)
         return self.simulator.simulate(
             torch.stack(inside), seed=self.seed, index=torch.tensor(indices), lesions=Lesions.stack(lesions)
@@ -124,6 +116,10 @@ class SimulatedFailures(Dataset[FittedCase]):
 
     def __len__(self) -> int:
         return self.samples
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A worker measures the masks that it sees; what is kept here may be gigabytes."""
+        return {**self.__dict__, "_known": None if self._known is None else {}}
 
     def __getitem__(self, index: int) -> FittedCase:
         return self.__getitems__([index])[0]
@@ -156,7 +152,7 @@ class SimulatedFailures(Dataset[FittedCase]):
         return measured
 
 
-class Mixed(Dataset[FittedCase]):
+class Mixed(FittedView):
     """Simulated failures and predicted masks in one data set, at a share that is met exactly.
 
     Every simulated sample comes once. Predicted ones stand among them evenly: of the first m samples the whole part of
@@ -172,7 +168,7 @@ class Mixed(Dataset[FittedCase]):
         names: the names of the cases behind the samples, in order.
 
     Raises:
-        ValueError: a share outside of (0, 1), or squares of two sizes.
+        ValueError: a share outside of (0, 1) or too small for one predicted mask, or squares of two sizes or kinds.
 
     Example:
         >>> from ultrarefiner.data.phantoms import Phantoms
@@ -190,31 +186,29 @@ class Mixed(Dataset[FittedCase]):
         if not 0 < share < 1:
             message = f"share must be in (0, 1), but it is {share}; without one of the two, train on the other alone."
             raise ValueError(message)
-        sizes = simulated.size, predicted.size
-        if sizes[0] != sizes[1]:
-            message = f"both data sets must be fitted to squares of one size, but they are {sizes[0]} and {sizes[1]}."
+        one, other = (f"{type(part.dataset.fit).__qualname__}({part.size})" for part in (simulated, predicted))
+        if one != other:
+            message = f"both data sets must be fitted alike, but they are by {one} and {other}; fit both with one fit."
             raise ValueError(message)
+        super().__init__(simulated.dataset)
         self.simulated = simulated
         self.predicted = predicted
         self.share = share
-        self._length = _length(len(simulated), share)
+        self._share = Fraction(share).limit_denominator(1_000_000)
+        self._length = int(len(simulated) / (1 - self._share))  # the longest of which as many are simulated
+        if self._length == len(simulated):
+            message = (
+                f"share {share} beside {len(simulated)} simulated samples is less than one predicted mask; train on "
+                "the simulated ones alone, or give more samples or a larger share."
+            )
+            raise ValueError(message)
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """The names of the cases behind the samples, in order."""
         simulated, predicted = self.simulated.names, self.predicted.names
         places = (self._place(index) for index in range(len(self)))
         return tuple(predicted[place] if is_predicted else simulated[place] for is_predicted, place in places)
-
-    @property
-    def size(self) -> int:
-        """The side of the square, in pixels."""
-        return self.simulated.size
-
-    @property
-    def fit(self) -> Fit:
-        """How cases came into their square."""
-        return self.simulated.dataset.fit
 
     @property
     def unseen(self) -> bool:
@@ -248,18 +242,6 @@ class Mixed(Dataset[FittedCase]):
 
     def _place(self, index: int) -> tuple[bool, int]:
         """Whether a sample is predicted, and its index in that data set."""
-        if not 0 <= index < self._length:
-            message = f"index must be in 0 to {self._length - 1}, got {index}; there are {self._length} samples"
-            raise IndexError(message)
-        before, after = int(index * self.share), int((index + 1) * self.share)
+        self.check_index(index)
+        before, after = int(index * self._share), int((index + 1) * self._share)
         return (True, before % len(self.predicted)) if after > before else (False, index - before)
-
-
-def _length(simulated: int, share: float) -> int:
-    """The number of samples of which as many are simulated as there are."""
-    length = round(simulated / (1 - share))
-    while length - int(length * share) > simulated:
-        length -= 1
-    while length - int(length * share) < simulated:
-        length += 1
-    return length

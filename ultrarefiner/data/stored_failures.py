@@ -12,16 +12,20 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from ultrarefiner.checkpoints.files import Location
 from ultrarefiner.data.batches import FittedCases
 from ultrarefiner.data.failure_files import Shard, read_manifest, read_settings
 from ultrarefiner.data.fit import FittedCase
-from ultrarefiner.simulation.resolution import probability_at_size
+from ultrarefiner.data.fitted_view import FittedView
+from ultrarefiner.ops.overlap import dice_coefficient
+from ultrarefiner.simulation.resolution import mask_at_size, probability_at_size
+
+_OPEN = 16  # archives at once
+_TOLERANCE = 0.2  # of Dice, for masks that came to the small square by way of a larger one
 
 
-class StoredFailures(Dataset[FittedCase]):
+class StoredFailures(FittedView):
     """Fitted cases with the simulated failures that `write_failures` left in a folder, for phase 2.
 
     Args:
@@ -33,7 +37,8 @@ class StoredFailures(Dataset[FittedCase]):
 
     Raises:
         FileNotFoundError: the folder holds no failures, or not all of them.
-        ValueError: the failures are of cases that the data set does not have, or of another kind of square.
+        ValueError: the failures are of cases that the data set does not have, or of another kind of square; while
+            reading, of another true mask of the same name.
 
     Example:
         >>> import tempfile
@@ -49,7 +54,7 @@ class StoredFailures(Dataset[FittedCase]):
     """
 
     def __init__(self, dataset: FittedCases, folder: Location) -> None:
-        self.dataset = dataset
+        super().__init__(dataset)
         self.folder = Path(folder)
         self._settings = read_settings(self.folder)
         fit = type(dataset.fit).__qualname__
@@ -71,16 +76,7 @@ class StoredFailures(Dataset[FittedCase]):
             raise ValueError(message)
         self._cases = [place[name] for name in self.names]
         self._archives: dict[tuple[int, int], zipfile.ZipFile] = {}
-
-    @property
-    def size(self) -> int:
-        """The side of the square, in pixels."""
-        return self.dataset.size
-
-    @property
-    def unseen(self) -> bool:
-        """Whether the cases are kept for testing alone."""
-        return self.dataset.unseen
+        self._checked: set[int] = set()
 
     def settings(self) -> dict[str, Any]:
         """What a checkpoint remembers: how the failures were made."""
@@ -90,11 +86,12 @@ class StoredFailures(Dataset[FittedCase]):
         return len(self.names)
 
     def __getitem__(self, index: int) -> FittedCase:
-        if not 0 <= index < len(self):
-            message = f"index must be in 0 to {len(self) - 1}, got {index}; there are {len(self)} samples"
-            raise IndexError(message)
-        case = self.dataset[self._cases[index]]
-        mask = probability_at_size(self._stored(index)[None, None], case.mask.shape[-2:])[0]
+        self.check_index(index)
+        case, stored = self.dataset[self._cases[index]], self._stored(index)[None, None]
+        if self._cases[index] not in self._checked:
+            self._refuse_other_mask(index, case, stored)
+            self._checked.add(self._cases[index])
+        mask = probability_at_size(stored, case.mask.shape[-2:])[0]
         return replace(case, coarse_probability=mask.to(case.mask.dtype))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -104,6 +101,20 @@ class StoredFailures(Dataset[FittedCase]):
         shard = Shard(self.folder, index // self._settings["shard_size"])
         key = (os.getpid(), shard.number)  # a forked process must not share a file's position with its parent
         if key not in self._archives:
+            while len(self._archives) >= _OPEN:  # the oldest; systems allow a process a few hundred files
+                self._archives.pop(next(iter(self._archives))).close()
             self._archives[key] = zipfile.ZipFile(shard.archive)
         with self._archives[key].open(shard.picture(index)) as stream, Image.open(stream) as picture:
             return torch.from_numpy(np.array(picture)).float() / 255
+
+    def _refuse_other_mask(self, index: int, case: FittedCase, stored: Tensor) -> None:
+        """The Dice in the table is that with the true mask, if this is the mask that was damaged."""
+        true = mask_at_size(case.mask[None], stored.shape[-2:])
+        dice = float(dice_coefficient((stored > 0.5).float(), true.float()))
+        row = self.manifest[index]
+        if abs(dice - row.dice) > _TOLERANCE:
+            message = (
+                f"the stored failure of {case.name!r} has a Dice of {row.dice:.2f} with the mask that it was made "
+                f"from, but {dice:.2f} with this data set's; give the same masks, or write the failures again."
+            )
+            raise ValueError(message)

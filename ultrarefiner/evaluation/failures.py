@@ -283,16 +283,10 @@ def failures_table(comparison: FailureComparison) -> str:
         "",
         f"{comparison.real_masks} real and {comparison.simulated_masks} simulated masks: median (quartiles) "
         "[5 %, 95 %]. Distance: Kolmogorov-Smirnov's, the largest difference of the two cumulative distributions, "
-        f"0 to 1; independent masks of one distribution reach {_by_chance(comparison):.2f} one time in twenty. "
-        "A radius is that of the disc of the lesion's area. Empty masks have no distances and no shift.",
+        "0 to 1. A radius is that of the disc of the lesion's area. Empty masks have no distances and no shift.",
         "",
     ]
     return "\n".join(lines)
-
-
-def _by_chance(comparison: FailureComparison) -> float:
-    """What the distance of two samples of one continuous distribution exceeds with a probability of 5 %."""
-    return math.sqrt(-math.log(0.05 / 2) / 2 * (1 / comparison.real_masks + 1 / comparison.simulated_masks))
 
 
 def _row(one: MeasureComparison) -> str:

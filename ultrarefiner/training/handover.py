@@ -12,8 +12,8 @@ from ultrarefiner.checkpoints.files import Location, read_tensors
 from ultrarefiner.checkpoints.settings import describe, first_difference
 from ultrarefiner.data import Cases
 from ultrarefiner.systems import SAMRefiner
-from ultrarefiner.training.identity import names_of
 from ultrarefiner.training.loading import FittedSet
+from ultrarefiner.training.provenance import refuse_seen, remember
 from ultrarefiner.training.tensors import refuse_other_tensors
 
 # These change gradients only: weights mean the same with and without.
@@ -26,7 +26,8 @@ def load_coarse(network: nn.Module, path: Location, *, unseen: Sequence[FittedSe
     Args:
         network: built as it was for training.
         path: ``best.pt`` or ``last.pt``.
-        unseen: data sets that no phase may have been trained on: those that choose and those that are reported.
+        unseen: data sets that no phase may have been trained on, such as those that choose and those that are reported.
+            (Which cases chose a checkpoint is not known: keep those that are reported out of every validation.)
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -66,7 +67,7 @@ def _load_part(module: nn.Module, part: str, path: Location, unseen: Sequence[Fi
             f"{', '.join(parts) or ', '.join(map(str, list(saved)[:6]))}. Use load_weights for other files."
         )
         raise ValueError(message)
-    _refuse_seen(saved.get("learnt_from", ()), unseen, path)
+    refuse_seen(saved.get("learnt_from"), unseen, path)
     trained = saved["settings"].get("parts", {}).get(part, {})
     different = first_difference(_of_masks(trained), _of_masks(describe(module, part)))
     if different is not None:
@@ -80,18 +81,7 @@ def _load_part(module: nn.Module, part: str, path: Location, unseen: Sequence[Fi
     state = {name.removeprefix(prefix): tensor for name, tensor in saved["model"].items() if name.startswith(prefix)}
     refuse_other_tensors(module, state, Path(path))
     module.load_state_dict(state, strict=True)
-
-
-def _refuse_seen(learnt: Sequence[str], unseen: Sequence[FittedSet | Cases], path: Location) -> None:
-    known = set(learnt)
-    for dataset in unseen:
-        seen = [name for name in names_of(dataset) or () if name in known]
-        if seen:
-            message = (
-                f"{path} was trained on {len(seen)} cases that are to be unseen, the first is {seen[0]!r}; use the "
-                "same folds in every phase."
-            )
-            raise ValueError(message)
+    remember(module, saved.get("learnt_from", ()))
 
 
 def _of_masks(settings: Mapping[str, Any]) -> dict[str, Any]:

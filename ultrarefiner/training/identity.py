@@ -39,41 +39,17 @@ def _made(dataset: Any) -> dict[str, Any]:
     """How the coarse masks are made, as the data set or one inside it says."""
     if getattr(dataset, "settings", None) is not None:
         return {"coarse": describe(dataset, "data")}
+    made = [_made(inner) for inner in inner_sets(dataset)]
+    return {} if not any(made) else made[0] if len(made) == 1 else {"coarse": made}
+
+
+def inner_sets(dataset: Any) -> list[Any]:
+    """The data sets that a wrapper such as PyTorch's Subset or ConcatDataset is made of."""
+    several = getattr(dataset, "datasets", None)
+    if isinstance(several, (list, tuple)):
+        return list(several)
     inner = getattr(dataset, "dataset", None)
-    return {} if inner is None else _made(inner)
-
-
-def learnt_names(dataset: Any) -> tuple[str, ...]:
-    """The names of all cases that leave a trace in what is trained on a data set, each once, sorted.
-
-    They are those of the data set, and those that trained the networks behind its coarse masks (``learnt_from``).
-
-    Example:
-        >>> from ultrarefiner.data import FittedCases, Phantoms
-        >>> learnt_names(FittedCases(Phantoms(2, size=(32, 32)), 32))
-        ('phantom 0', 'phantom 1')
-    """
-    return tuple(sorted({*(names_of(dataset) or ()), *getattr(dataset, "learnt_from", ())}))
-
-
-def refuse_leak(dataset: Any, validation: Any) -> None:
-    """Raise if a case that validates leaves a trace in what is trained.
-
-    Raises:
-        ValueError: it does.
-
-    Example:
-        >>> from ultrarefiner.data import FittedCases, Phantoms
-        >>> refuse_leak(FittedCases(Phantoms(2), 32), FittedCases(Phantoms(2, seed=1), 32))
-    """
-    learnt = set(learnt_names(dataset)) if validation is not None else set()
-    leaked = [name for name in names_of(validation) or () if name in learnt] if learnt else []
-    if leaked:
-        message = (
-            f"validation must hold no case that is trained on, but {len(leaked)} of its {len(validation)} are, the "
-            f"first is {leaked[0]!r}; split the cases with group_folds, and use the same folds in every phase."
-        )
-        raise ValueError(message)
+    return [] if inner is None else [inner]
 
 
 def names_of(dataset: Any) -> list[str] | None:
@@ -81,6 +57,9 @@ def names_of(dataset: Any) -> list[str] | None:
     names = getattr(dataset, "names", None)
     if isinstance(names, Sequence) and not isinstance(names, str) and len(names) == len(dataset):
         return [str(name) for name in names]
+    if isinstance(getattr(dataset, "datasets", None), (list, tuple)):
+        each = [names_of(part) for part in inner_sets(dataset)]
+        return None if None in each else [name for part in each for name in part or ()]
     inner = getattr(dataset, "dataset", None)
     if inner is not None:
         found, indices = names_of(inner), getattr(dataset, "indices", None)

@@ -15,10 +15,10 @@ from ultrarefiner.checkpoints.files import read_tensors
 from ultrarefiner.training.checkpoint import resume, save_best, save_last, settings_of
 from ultrarefiner.training.epoch import interrupt, refuse_nonfinite, share_buffers, train_epoch, validate
 from ultrarefiner.training.freezing import Stages
-from ultrarefiner.training.identity import learnt_names
 from ultrarefiner.training.loading import FittedSet, TrainingData, ValidationData
 from ultrarefiner.training.logs import Logs
 from ultrarefiner.training.plan import Plan
+from ultrarefiner.training.provenance import learnt_names, remember
 from ultrarefiner.training.recipe import Recipe
 from ultrarefiner.training.result import TrainingResult
 from ultrarefiner.training.run import Progress, Run, Step
@@ -91,6 +91,8 @@ class Job:
         modules = [self.recipe.module, self.recipe.auxiliary()]
         progress, resumed_from, process = fabric.launch(_run, self, modules)
         best_dice, best_epoch, steps = progress
+        for part in self.recipe.parts().values():
+            remember(part, learnt_names(self.dataset, [part]))
         result = TrainingResult(best_dice, best_epoch, steps, self.folder, resumed_from)
         if process != os.getpid():
             self.recipe.module.load_state_dict(read_tensors(result.last)["model"])
@@ -123,7 +125,7 @@ class Job:
             module=module,
             optimizer=optimizer,
             stages=stages,
-            learnt_from=learnt_names(self.dataset),
+            learnt_from=learnt_names(self.dataset, self.recipe.parts().values()),
             settings=settings,
             data=data,
             validation=scored,

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from ultrarefiner.checkpoints.files import Location
 from ultrarefiner.training.hardware import make_fabric
-from ultrarefiner.training.identity import refuse_leak
 from ultrarefiner.training.job import Job, Reports
 from ultrarefiner.training.loading import FittedSet
 from ultrarefiner.training.plan import Plan
+from ultrarefiner.training.provenance import refuse_leak
 from ultrarefiner.training.recipe import Recipe
 from ultrarefiner.training.result import TrainingResult
 from ultrarefiner.training.schedule import Cosine, Schedule
@@ -82,8 +82,9 @@ def train(
 
     Raises:
         ValueError: a number out of range, an empty data set or one marked unseen, a validation case that is trained on
-            (or that trained a network behind the coarse masks), parameters in no group, a setting that cannot be
-            described, a checkpoint of other settings or other cases, or a damaged one.
+            (or its group is; or it trained a network behind the coarse masks, or a part in an earlier phase),
+            parameters in no group, a setting that cannot be described, a checkpoint of other settings or other cases,
+            or a damaged one.
         FileExistsError: ``resume`` is False and the folder holds a run.
         FloatingPointError: the loss or its gradient is no longer finite.
         KeyboardInterrupt: the run was stopped, be it in its last epoch; everything is saved.
@@ -104,7 +105,7 @@ def train(
         message = f"{folder} holds a run already (last.pt); pass resume=True to go on with it, or another folder."
         raise FileExistsError(message)
     _refuse_unseen(dataset)
-    refuse_leak(dataset, validation)
+    refuse_leak(dataset, validation, recipe.parts().values())
     plan = Plan(
         epochs=epochs,
         batch_size=batch_size,

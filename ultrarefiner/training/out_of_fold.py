@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from ultrarefiner.checkpoints.files import Location
 from ultrarefiner.data import CoarsePredictions, FittedCases, Folds, collate
+from ultrarefiner.data.progress import progress_bar
 from ultrarefiner.ops.logits import resize_logits
 from ultrarefiner.systems.at_size import AtSize, main_logits
 from ultrarefiner.training.coarse import CoarseRecipe
@@ -20,6 +20,7 @@ from ultrarefiner.training.handover import load_coarse
 from ultrarefiner.training.identity import names_of
 from ultrarefiner.training.loading import FittedSet
 from ultrarefiner.training.loop import train
+from ultrarefiner.training.provenance import remembered
 
 
 def predict_out_of_fold(
@@ -35,6 +36,7 @@ def predict_out_of_fold(
 
     Each fold's training can be stopped and resumed as any other (`train`); a fold that is done is read, not trained
     again. ``fold0/`` has the first network's checkpoints, ``fold0.pt`` its predictions, ``predictions.pt`` all of them.
+    Started once a device (Fabric's "ddp"), every process predicts all cases and the first writes the files.
 
     To keep a fold for testing and one for choosing checkpoints out of it, give the others alone: a subset of the
     data set and ``folds.within(its names)``.
@@ -68,8 +70,15 @@ def predict_out_of_fold(
     """
     folder = Path(folder)
     folds.check(dataset.dataset)
+    empty = [fold for fold in range(folds.count) if not folds.validation(fold)]
+    if folds.count < 2 or empty:
+        message = (
+            f"folds must be at least 2, each with a case, but there are {folds.count}"
+            f"{f' and fold {empty[0]} is empty' if empty else ''}; draw them with group_folds."
+        )
+        raise ValueError(message)
     _refuse_shared(names_of(validation) if validation is not None else None, dataset.names)
-    parts = []
+    parts: list[CoarsePredictions] = []
     for fold in range(folds.count):
         path, held_out, rest = folder / f"fold{fold}.pt", folds.validation(fold), folds.training(fold)
         run = folder / f"fold{fold}"
@@ -93,7 +102,12 @@ def predict_out_of_fold(
 
 @torch.no_grad()
 def predict_cases(
-    network: nn.Module, dataset: FittedCases, *, trained_on: Iterable[str], batch_size: int = 8, progress: bool = True
+    network: nn.Module,
+    dataset: FittedCases,
+    *,
+    trained_on: Iterable[str] | None = None,
+    batch_size: int = 8,
+    progress: bool = True,
 ) -> CoarsePredictions:
     """What a coarse network makes of cases that it has not seen, at its own resolution.
 
@@ -101,7 +115,8 @@ def predict_cases(
         network: in place; it is left in evaluation mode. Of an `AtSize` the small logits are kept, before they are
             resized.
         dataset: the cases, in the square in which phases 2 and 3 see them.
-        trained_on: the names of the cases that the network was trained on.
+        trained_on: the names of the cases that the network was trained on; None for what it remembers (`train` and
+            `load_coarse` note it).
         batch_size: images at once.
         progress: show a progress bar on a terminal.
 
@@ -109,7 +124,8 @@ def predict_cases(
         The predictions.
 
     Raises:
-        ValueError: a case is among those that the network was trained on.
+        ValueError: a case is among those that the network was trained on, nobody knows which those are, or a batch
+            size below 1.
 
     Example:
         >>> from ultrarefiner.data import Phantoms
@@ -117,10 +133,19 @@ def predict_cases(
         >>> predict_cases(AtSize(nn.Conv2d(1, 1, 3, padding=1), 16), cases, trained_on=()).logits.shape
         torch.Size([2, 1, 16, 16])
     """
+    learnt = remembered(network) if trained_on is None else tuple(trained_on)
+    if learnt is None or batch_size < 1:
+        message = (
+            f"batch_size must be at least 1, but it is {batch_size}."
+            if batch_size < 1
+            else "trained_on must name the cases that the network was trained on, for it does not remember any; load "
+            "it with load_coarse, or give the names, () for none."
+        )
+        raise ValueError(message)
     network.eval()
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     logits: list[Tensor] = []
-    with tqdm(total=len(dataset), desc="predict", unit="image", disable=None if progress else True) as bar:
+    with progress_bar(len(dataset), "predict", "image", shown=progress) as bar:
         for start in range(0, len(dataset), batch_size):
             batch = collate([dataset[index] for index in range(start, min(start + batch_size, len(dataset)))])
             images = batch.images.to(device)
@@ -129,9 +154,7 @@ def predict_cases(
             logits.append(resize_logits(answer.float(), (side, side)).cpu())
             bar.update(len(images))
     networks = (0,) * len(dataset)
-    return CoarsePredictions(
-        dataset.names, torch.cat(logits), networks, (tuple(trained_on),), type(dataset.fit).__qualname__
-    )
+    return CoarsePredictions(dataset.names, torch.cat(logits), networks, (learnt,), type(dataset.fit).__qualname__)
 
 
 def _refuse_shared(validation: list[str] | None, names: tuple[str, ...]) -> None:
@@ -158,6 +181,6 @@ def _read(path: Path, held_out: tuple[str, ...], rest: tuple[str, ...]) -> Coars
 
 def _save(predictions: CoarsePredictions, path: Path) -> None:
     """Where a script runs once a device, all have the same predictions and the first writes them."""
-    ranks = (os.environ.get(name, "0") for name in ("LOCAL_RANK", "NODE_RANK", "RANK"))
+    ranks = (os.environ.get(name, "0") for name in ("LOCAL_RANK", "NODE_RANK", "RANK", "SLURM_PROCID"))
     if all(rank in ("", "0") for rank in ranks):
         predictions.save(path)
