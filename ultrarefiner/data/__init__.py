@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ultrarefiner.data.augmentation import Augmentation
 from ultrarefiner.data.batches import Batch, FittedCases, SeededSampler, collate
+from ultrarefiner.data.box_table import BoxTable
 from ultrarefiner.data.breast_ultrasound import BUS, BUSBRA, BUSUC, BUSUCLM, UDIAT
 from ultrarefiner.data.busi import BUSI
 from ultrarefiner.data.cases import Case, CaseDataset, CaseFiles, Cases, join
@@ -30,6 +31,7 @@ __all__ = [
     "UDIAT",
     "Augmentation",
     "Batch",
+    "BoxTable",
     "CachedEmbeddings",
     "Case",
     "CaseDataset",

@@ -9,6 +9,7 @@ from ultrarefiner.training.handover import load_coarse, load_refiner
 from ultrarefiner.training.joint import JointRecipe
 from ultrarefiner.training.loop import train
 from ultrarefiner.training.out_of_fold import predict_cases, predict_out_of_fold
+from ultrarefiner.training.prompted import AutoMedSAMRecipe, AutoSAMRecipe
 from ultrarefiner.training.published import (
     MICROSEGNET,
     TRANSUNET,
@@ -25,6 +26,8 @@ __all__ = [
     "MICROSEGNET",
     "TRANSUNET",
     "AnnotationGuidedRecipe",
+    "AutoMedSAMRecipe",
+    "AutoSAMRecipe",
     "CoarseRecipe",
     "Cosine",
     "JointRecipe",

@@ -10,7 +10,7 @@ from torch import nn
 
 from ultrarefiner.data import Batch
 from ultrarefiner.training.checkpoint import save_last
-from ultrarefiner.training.recipe import Prediction, dice_of_images, inside_content
+from ultrarefiner.training.recipe import Prediction, inside_content
 from ultrarefiner.training.run import Parcel, Run, named_means, seed_everything_here
 from ultrarefiner.training.stopping import StopRequest
 
@@ -161,7 +161,7 @@ def validate(run: Run) -> dict[str, float]:
         for row, probability in zip(scores, prediction, strict=True):
             if probability is not None:
                 inside = inside_content(batch.content_sizes, probability.shape[-2:])
-                row[cases] = dice_of_images(probability * inside, batch.masks)
+                row[cases] = run.recipe.dice(probability * inside, batch.masks)
                 row[-1] = 1
     if run.fabric.world_size > 1:
         # Every process has its share of the cases, perhaps none, and zeros elsewhere: one sum for all of it.

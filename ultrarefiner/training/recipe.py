@@ -94,6 +94,10 @@ class Recipe(ABC):
             cases: each image's index in the validation set, to seed what must be drawn.
         """
 
+    def dice(self, probability: Tensor, masks: Tensor) -> Tensor:
+        """By which checkpoints are chosen, one value an image; `dice_of_images` unless there is a better one."""
+        return dice_of_images(probability, masks)
+
     @property
     def algorithm(self) -> Callable[..., torch.optim.Optimizer]:
         """What makes the optimiser from parameter groups: a class, or a `functools.partial` of one."""
