@@ -44,11 +44,6 @@ _POSITIONS = ("encoder.position_embedding",)
 _SIDE_HEADS = {"side_heads.": "this network was built without deep supervision"}
 
 LAYOUTS: dict[str, Layout] = {
-    "automedsam": Layout(
-        wrappers=("model_state_dict", "prompt_module_state_dict", "state_dict"),
-        rename=rename_automedsam,
-        signature="dense_branch.",
-    ),
     "native": Layout(wrappers=("model",), surplus=_SIDE_HEADS, resizable=_POSITIONS),
     "sam": Layout(
         wrappers=("model", "state_dict"),
@@ -77,5 +72,10 @@ LAYOUTS: dict[str, Layout] = {
         rename=rename_hardnet,
         surplus={"stages.3.": "this network was built without the stage at 1/32"},
         signature="base.",
+    ),
+    "automedsam": Layout(
+        wrappers=("model_state_dict", "prompt_module_state_dict", "state_dict"),
+        rename=rename_automedsam,
+        signature="dense_branch.",
     ),
 }

@@ -121,7 +121,7 @@ class BoxTable(Dataset[Case]):
             if not (0 <= left < right <= width and 0 <= top < bottom <= height):
                 message = (
                     f"the box {box} of {case.files.name!r} must cover a pixel and lie inside its image of width "
-                    f"{width} and height {height}; coordinates are pixel edges (x0, y0, x1, y1) of the image at its own size."
+                    f"{width} and height {height}; coordinates are pixel edges (x0, y0, x1, y1) of the image itself."
                 )
                 raise ValueError(message)
             mask[..., top:bottom, left:right] = 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -37,6 +38,8 @@ class SAMRefiner(nn.Module):
         cropper: `ROICropper` to let SAM look at a region; None for the whole image.
         selection: how one of SAM's candidates is chosen; `SoftSelection` if not given.
         through_crop: whether gradients also flow through the image crop and the image encoder.
+        dense_prompts: called with what SAM sees, (n, 3, size, size); returns dense prompts (n, d, h, w) on the raster
+            of SAM's embedding, in place of the mask prompt: AutoSAM's generator, for one. None for the mask prompt.
         input_policy: how images become SAM's input, for a foreign ``sam`` that does not bring its own.
 
     Raises:
@@ -61,6 +64,7 @@ class SAMRefiner(nn.Module):
         cropper: ROICropper | None = None,
         selection: nn.Module | None = None,
         through_crop: bool = False,
+        dense_prompts: nn.Module | None = None,
         input_policy: InputPolicy | None = None,
     ) -> None:
         super().__init__()
@@ -85,6 +89,7 @@ class SAMRefiner(nn.Module):
         self.cropper = cropper
         self.selection = SoftSelection() if selection is None else selection
         self.through_crop = through_crop
+        self.dense_prompts = dense_prompts
 
     def forward(
         self,
@@ -114,7 +119,7 @@ class SAMRefiner(nn.Module):
 
         Raises:
             ValueError: images or masks of the wrong rank, dtype or range, or that do not match; neither images nor
-                embeddings.
+                embeddings; embeddings for a refiner with ``dense_prompts``.
         """
         check_probability(probability)
         size = _image_size(images, probability, embeddings, image_size)
@@ -122,10 +127,13 @@ class SAMRefiner(nn.Module):
         if embeddings is None:
             cropper = self.cropper
             boxes = None if cropper is None else cropper.locate(probability, size, content_sizes=content_sizes)
-            embeddings = self.encode(cast("Tensor", images), boxes)
+            inputs = self._inputs(cast("Tensor", images), boxes)
+            embeddings = self._encoded(inputs, len(probability), boxes)
         else:
             self._check_regions(boxes)
+            inputs = None
         prompts, frame = self._prompts(probability, boxes, size)
+        prompts = self._with_dense(prompts, inputs)
         candidates = decode(cast("SAMLike", self.sam), embeddings, prompts)
         low_logits, iou = self.selection(candidates)
         coarse_logits = finite_logit(probability) if coarse_logits is None else coarse_logits
@@ -152,15 +160,7 @@ class SAMRefiner(nn.Module):
         Raises:
             ValueError: a cropper and no boxes, or boxes and no cropper.
         """
-        sam = cast("SAMLike", self.sam)
-        self._check_regions(boxes)
-        if boxes is None or self.cropper is None:
-            return encode_images(sam, self.input_policy(images))
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.through_crop):
-            crops = self.cropper.crop(images, boxes, size=self.input_policy.size)
-            inputs = self.input_policy(crops.flatten(0, 1))
-        embeddings = encode_images(sam, inputs, through_inputs=self.through_crop)
-        return rearrange(embeddings, "(b k) d h w -> b k d h w", b=images.shape[0])
+        return self._encoded(self._inputs(images, boxes), images.shape[0], boxes)
 
     def in_sam_frame(
         self,
@@ -196,7 +196,36 @@ class SAMRefiner(nn.Module):
             "cropper": None if self.cropper is None else self.cropper.settings(),
             "selection": cast("Any", self.selection).settings(),
             "through_crop": self.through_crop,
+            # Left out where there is none, as in checkpoints from before there was this part.
+            **({} if self.dense_prompts is None else {"dense_prompts": type(self.dense_prompts).__name__}),
         }
+
+    def _inputs(self, images: Tensor, boxes: Tensor | None) -> Tensor:
+        """What SAM sees: every image, or the region of every mask."""
+        self._check_regions(boxes)
+        if boxes is None or self.cropper is None:
+            return self.input_policy(images)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.through_crop):
+            crops = self.cropper.crop(images, boxes, size=self.input_policy.size)
+            return self.input_policy(crops.flatten(0, 1))
+
+    def _encoded(self, inputs: Tensor, images: int, boxes: Tensor | None) -> Tensor:
+        sam = cast("SAMLike", self.sam)
+        if boxes is None:
+            return encode_images(sam, inputs)
+        embeddings = encode_images(sam, inputs, through_inputs=self.through_crop)
+        return rearrange(embeddings, "(b k) d h w -> b k d h w", b=images)
+
+    def _with_dense(self, prompts: Prompts, inputs: Tensor | None) -> Prompts:
+        if self.dense_prompts is None:
+            return prompts
+        if inputs is None:
+            message = "images must be given to a refiner with dense_prompts, made from them, but embeddings came."
+            raise ValueError(message)
+        images, masks = prompts.valid.shape
+        dense: Tensor = self.dense_prompts(inputs)
+        per_image = rearrange(dense, "(b k) d h w -> b k d h w", b=images)
+        return replace(prompts, dense_embedding=per_image.expand(-1, masks, -1, -1, -1))
 
     def _check_regions(self, boxes: Tensor | None) -> None:
         """With a cropper there are regions, without one there are none."""
