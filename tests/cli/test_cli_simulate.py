@@ -106,7 +106,7 @@ def test_config_and_help_of_every_flag(tmp_path: Path) -> None:
     assert "folder for the files" in told
 
 
-def test_sets_without_a_lesion_are_written_without_a_sheet(tmp_path: Path) -> None:
+def test_sets_without_a_lesion_are_written_without_a_sheet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images = tmp_path / "data"
     images.mkdir()
     for name in ("a", "a_mask"):
@@ -115,6 +115,7 @@ def test_sets_without_a_lesion_are_written_without_a_sheet(tmp_path: Path) -> No
     assert main([*command, "--mask-suffix=_mask", "--samples", "2", "--size", "48"]) == 0
     assert {row.bin for row in read_manifest(tmp_path / "out")} == {"no lesion"}
     assert not (tmp_path / "out" / "sheet.png").exists()
+    assert "No case has a lesion at this size." in capsys.readouterr().out
 
 
 def test_flags_that_mean_nothing_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

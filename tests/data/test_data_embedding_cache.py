@@ -81,7 +81,7 @@ def test_a_damaged_entry_is_found_and_computed_again(tmp_path: Path) -> None:
     sam = tiny()
     cache = EmbeddingCache(tmp_path, sam)
     cache.fill(CASES, progress=False)
-    array = tmp_path / "part0-00000.npy"
+    (array,) = tmp_path.glob("part0-*.npy")
     content = bytearray(array.read_bytes())
     content[-3] ^= 0x40  # in the last entry
     array.write_bytes(content)
@@ -96,7 +96,7 @@ def test_a_damaged_entry_is_found_and_computed_again(tmp_path: Path) -> None:
 def test_an_array_that_was_cut_off_is_computed_again(tmp_path: Path) -> None:
     sam = tiny()
     EmbeddingCache(tmp_path, sam).fill(CASES, progress=False)
-    array = tmp_path / "part0-00000.npy"
+    (array,) = tmp_path.glob("part0-*.npy")
     array.write_bytes(array.read_bytes()[:5000])
     fresh = EmbeddingCache(tmp_path, sam)
     assert fresh.fill(CASES, progress=False) == 6
@@ -106,7 +106,7 @@ def test_an_array_that_was_cut_off_is_computed_again(tmp_path: Path) -> None:
 def test_a_line_that_was_cut_off_costs_its_entry_alone(tmp_path: Path) -> None:
     sam = tiny()
     EmbeddingCache(tmp_path, sam).fill(CASES, progress=False)
-    journal = tmp_path / "part0.jsonl"
+    (journal,) = tmp_path.glob("part0-*.jsonl")
     journal.write_bytes(journal.read_bytes()[:-10])
     fresh = EmbeddingCache(tmp_path, sam)
     assert len(fresh) == 5
@@ -136,12 +136,16 @@ cache.fill(FittedCases(Phantoms(400, size=(48, 64)), 64), batch_size=2, progress
 
 def test_a_kill_loses_nothing_that_was_finished(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", FILL, str(tmp_path)])
-    journal, deadline = tmp_path / "part0.jsonl", time.monotonic() + 120
-    while time.monotonic() < deadline and not (journal.exists() and journal.read_bytes().count(b"}\n") >= 6):
+    deadline = time.monotonic() + 120
+
+    def lines() -> int:
+        return sum(path.read_bytes().count(b"}\n") for path in tmp_path.glob("part0-*.jsonl"))
+
+    while time.monotonic() < deadline and lines() < 6:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    done = journal.read_bytes().count(b"}\n")
+    done = lines()
     assert 6 <= done < 400
     sam = tiny()
     cache = EmbeddingCache(tmp_path, sam)
@@ -191,3 +195,41 @@ def test_damaged_settings_are_said(tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_text(json.dumps({"format": "other"}))
     with pytest.raises(ValueError, match="made with format"):
         EmbeddingCache(tmp_path, tiny())
+
+
+def test_weights_that_change_after_the_cache_was_opened_are_refused(tmp_path: Path) -> None:
+    sam = tiny()
+    cache = EmbeddingCache(tmp_path, sam)
+    sam.load_state_dict(tiny(seed=1).state_dict())
+    with pytest.raises(ValueError, match="sam has other weights than when the cache in"):
+        cache.fill(CASES, progress=False)
+
+
+def test_an_entry_of_another_process_is_healed_for_good(tmp_path: Path) -> None:
+    sam = tiny()
+    for part in (0, 1):
+        EmbeddingCache(tmp_path, sam).fill(CASES, part=part, parts=2, progress=False)
+    (array,) = tmp_path.glob("part1-*.npy")
+    content = bytearray(array.read_bytes())
+    content[-3] ^= 0x40
+    array.write_bytes(content)
+    assert EmbeddingCache(tmp_path, sam).fill(CASES, progress=False) == 1
+    fresh = EmbeddingCache(tmp_path, sam)
+    assert fresh.fill(CASES, progress=False) == 0
+    assert max(error(fresh, sam, index) for index in range(6)) < 1e-3
+
+
+@pytest.mark.parametrize("harm", ["empty", "half", "gone"])
+def test_an_array_that_cannot_be_read_is_damaged_and_computed_again(tmp_path: Path, harm: str) -> None:
+    sam = tiny()
+    EmbeddingCache(tmp_path, sam).fill(CASES, progress=False)
+    (array,) = tmp_path.glob("part0-*.npy")
+    if harm == "gone":
+        array.unlink()
+    else:
+        array.write_bytes(b"" if harm == "empty" else array.read_bytes()[: array.stat().st_size // 2])
+    fresh = EmbeddingCache(tmp_path, sam)
+    with pytest.raises(ValueError, match=r"the embedding of 'phantom 5' in .* is damaged; fill the cache again"):
+        fresh.read(CASES[5])
+    assert fresh.fill(CASES, progress=False) == 6
+    assert max(error(fresh, sam, index) for index in range(6)) < 1e-3

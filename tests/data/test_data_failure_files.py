@@ -267,10 +267,10 @@ def test_another_mask_of_the_same_name_is_noticed(tmp_path: Path) -> None:
     write_failures(SimulatedFailures(first, FailureSimulator(), samples=4), tmp_path / "out", progress=False)
     assert StoredFailures(first, tmp_path / "out")[0].coarse_probability.shape == (1, 48, 48)
     second = cases((25, 25, 45, 45))
-    with pytest.raises(ValueError, match="made with true_masks"):
+    with pytest.raises(ValueError, match=r"made with cases\.a"):
         write_failures(SimulatedFailures(second, FailureSimulator(), samples=4), tmp_path / "out", progress=False)
-    with pytest.raises(ValueError, match=r"stored failure of 'a' has a Dice of .* but 0.0. with this data set's"):
-        StoredFailures(second, tmp_path / "out")[0]
+    with pytest.raises(ValueError, match="failures of another true mask of 'a' than the data set's"):
+        StoredFailures(second, tmp_path / "out")
 
 
 def test_only_a_few_archives_are_open_at_once(tmp_path: Path) -> None:

@@ -51,5 +51,5 @@ def test_stored_embeddings_are_not_enough_for_it() -> None:
 
 def test_settings_know_of_it() -> None:
     composed = refiner()
-    assert composed.settings()["dense_prompts"] == "PromptGenerator"
+    assert composed.settings()["dense_prompts"] == composed.dense_prompts.settings()
     assert "dense_prompts" not in SAMRefiner(composed.sam).settings()

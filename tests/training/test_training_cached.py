@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.data import Subset
 
 from ultrarefiner.data import CachedEmbeddings, EmbeddingCache, FittedCases, Phantoms, SimulatedFailures
 from ultrarefiner.refinement import ROICropper
 from ultrarefiner.sam import build_sam
 from ultrarefiner.simulation import FailureSimulator
-from ultrarefiner.systems import SAMRefiner
-from ultrarefiner.training import RefinerRecipe, train
+from ultrarefiner.systems import SAMRefiner, build_autosam_generator, legacy_autosam
+from ultrarefiner.training import AutoSAMRecipe, CoarseRecipe, RefinerRecipe, train
 
 CASES = FittedCases(Phantoms(4, size=(48, 64)), 64)
 
@@ -85,4 +86,34 @@ def test_what_does_not_go_with_stored_embeddings_is_refused(
         train(
             recipe, CachedEmbeddings(CASES, cache), folder=tmp_path / "run", epochs=1, batch_size=2,
             tensorboard=False, progress=False,
+        )  # fmt: skip
+
+
+def test_embeddings_of_another_sam_or_policy_are_refused_before_the_run(tmp_path: Path) -> None:
+    model = refiner()
+    cache = EmbeddingCache(tmp_path / "cache", model.sam)
+    cache.fill(CASES, progress=False)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        other = SAMRefiner(build_sam("tiny", image_size=64))
+    for dataset in (CachedEmbeddings(CASES, cache), Subset(CachedEmbeddings(CASES, cache), [0, 1])):
+        with pytest.raises(ValueError, match=r"made with encoder '.*', but the SAM that trains has"):
+            train(
+                RefinerRecipe(other, augmentation=None), dataset, folder=tmp_path / "run", epochs=1, batch_size=2,
+                tensorboard=False, progress=False,
+            )  # fmt: skip
+    system = legacy_autosam(model.sam, build_autosam_generator("tiny", channels=64, size=4), input_size=64)
+    with pytest.raises(ValueError, match=r"made with input\.policy 'sam', but the SAM that trains has 'sam twice'"):
+        train(
+            AutoSAMRecipe(system, augmentation=None), CachedEmbeddings(CASES, cache), folder=tmp_path / "run",
+            epochs=1, batch_size=2, tensorboard=False, progress=False,
+        )  # fmt: skip
+
+
+def test_recipes_without_a_use_for_embeddings_say_so(tmp_path: Path) -> None:
+    cache = EmbeddingCache(tmp_path / "cache", refiner().sam)
+    with pytest.raises(ValueError, match="dataset brings stored embeddings, but CoarseRecipe has no use for them"):
+        train(
+            CoarseRecipe(torch.nn.Conv2d(1, 1, 3, padding=1)), CachedEmbeddings(CASES, cache), folder=tmp_path / "run",
+            epochs=1, batch_size=2, tensorboard=False, progress=False,
         )  # fmt: skip

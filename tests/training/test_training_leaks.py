@@ -21,8 +21,8 @@ from ultrarefiner.data import (
 )
 from ultrarefiner.sam import build_sam
 from ultrarefiner.simulation import FailureSimulator
-from ultrarefiner.systems import SAMRefiner
-from ultrarefiner.training import CoarseRecipe, RefinerRecipe, load_coarse, load_refiner, train
+from ultrarefiner.systems import AtSize, SAMRefiner
+from ultrarefiner.training import CoarseRecipe, RefinerRecipe, load_coarse, load_refiner, predict_cases, train
 from ultrarefiner.training.provenance import learnt_names
 
 QUICK = {"epochs": 1, "batch_size": 4, "tensorboard": False, "progress": False}
@@ -147,3 +147,32 @@ def test_a_patient_in_both_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no case of a group that is trained on, but 1 are, the first is '001' of the"):
         train(recipe, one, validation=twin, folder=tmp_path / "run", **QUICK)
     train(recipe, one, validation=other, folder=tmp_path / "run", **QUICK)
+
+
+def test_a_wrapped_or_reused_network_forgets_nothing(tmp_path: Path) -> None:
+    network = nn.Conv2d(1, 1, 3, padding=1)
+    train(CoarseRecipe(network), CASES, folder=tmp_path / "first", **QUICK)
+    with pytest.raises(ValueError, match="validation must hold no case that is trained on"):
+        train(CoarseRecipe(AtSize(network, 16)), OTHERS, validation=CASES, folder=tmp_path / "second", **QUICK)
+
+
+def test_a_resumed_run_remembers_what_its_first_half_started_from(tmp_path: Path) -> None:
+    network = nn.Conv2d(1, 1, 3, padding=1)
+    first = train(CoarseRecipe(network), CASES, folder=tmp_path / "first", **QUICK)
+    begun = nn.Conv2d(1, 1, 3, padding=1)
+    load_coarse(begun, first.best)
+    train(CoarseRecipe(begun), OTHERS, folder=tmp_path / "second", **QUICK)
+    result = train(
+        CoarseRecipe(nn.Conv2d(1, 1, 3, padding=1)), OTHERS, folder=tmp_path / "second", **QUICK
+    )  # is done: nothing is trained
+    saved = torch.load(result.last, weights_only=True)
+    assert set(saved["learnt_from"]) == {*CASES.names, *OTHERS.names}
+
+
+def test_cases_without_names_are_not_taken_for_no_cases(tmp_path: Path) -> None:
+    network = nn.Conv2d(1, 1, 3, padding=1)
+    result = train(CoarseRecipe(network), _Nameless(), folder=tmp_path, **QUICK)
+    with pytest.raises(ValueError, match="does not say what it was trained on"):
+        load_coarse(network, result.best, unseen=[CASES])
+    with pytest.raises(ValueError, match="it does not remember any"):
+        predict_cases(network, CASES, progress=False)

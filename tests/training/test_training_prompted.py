@@ -156,7 +156,9 @@ def test_a_table_of_boxes_is_a_data_set_without_any_mask(tmp_path: Path) -> None
         ("c,1,2,3,4\n", "has a box of 'c', but .* has no image of that name"),
         ("a,1,x,3,4\n", "must have numbers in x0, y0, x1, y1, but the row of 'a' has not"),
         ("a,1,2,41,4\n", "must cover a pixel and lie inside its image of width 40 and height 30"),
-        ("a,5,2,5,4\n", "must cover a pixel"),
+        ("a,5,2,5,4\n", "must have 0 <= x0 < x1 and 0 <= y0 < y1"),
+        ("a,5,nan,5,4\n", "must have 0 <= x0 < x1 and 0 <= y0 < y1"),
+        ("a,5.1,2,5.3,4\n", "must cover a pixel"),
     ],
 )
 def test_boxes_that_cannot_be_are_said(tmp_path: Path, rows: str, sentence: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import socket
+import uuid
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -61,12 +62,61 @@ def replaced_file(path: Location, *, shared: bool = False) -> Iterator[BinaryIO]
     _flush_folder(path.parent)
 
 
-def write_tensors(path: Location, payload: Mapping[str, Any]) -> None:
+def sweep_parts(folder: Location) -> None:
+    """Delete what killed processes of this machine left behind in a folder while they wrote shared files.
+
+    Example:
+        >>> sweep_parts("nowhere")
+    """
+    if os.name != "posix":  # elsewhere asking whether a process lives may end it
+        return
+    for path in Path(folder).glob(f".*.{socket.gethostname()}-*.part"):
+        number = path.name.removesuffix(".part").rsplit("-", 1)[-1]
+        try:
+            os.kill(int(number), 0)
+        except ProcessLookupError:
+            path.unlink(missing_ok=True)
+        except (ValueError, PermissionError):
+            continue
+
+
+def claim_file(path: Location, content: bytes) -> bool:
+    """Create a file with its content in one step, unless it is there: of several processes exactly one does.
+
+    Args:
+        path: the file; its folder is made if there is none.
+        content: all of it.
+
+    Returns:
+        Whether this call created it.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "settings.json"
+        >>> claim_file(path, b"1"), claim_file(path, b"2"), path.read_bytes()
+        (True, False, b'1')
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        part.write_bytes(content)
+        os.link(part, path)  # unlike a renaming it fails where the name is taken
+    except FileExistsError:
+        return False
+    finally:
+        part.unlink(missing_ok=True)
+    _flush_folder(path.parent)
+    return True
+
+
+def write_tensors(path: Location, payload: Mapping[str, Any], *, shared: bool = False) -> None:
     """Write tensors, numbers, strings and containers of them, in one step (`replaced_file`).
 
     Args:
         path: the file, in PyTorch's format (".pt" or ".pth" by custom).
         payload: what to write; `read_tensors` gives it back.
+        shared: whether other processes may write the same file at the same moment (`replaced_file`).
 
     Raises:
         ValueError: the name ends in ".safetensors", which is another format.
@@ -82,7 +132,7 @@ def write_tensors(path: Location, payload: Mapping[str, Any]) -> None:
     if path.suffix == ".safetensors":
         message = f"path must be a PyTorch file, but it is {path}; name it {path.stem}.pt."
         raise ValueError(message)
-    with replaced_file(path) as file:
+    with replaced_file(path, shared=shared) as file:
         torch.save(dict(payload), file)
 
 

@@ -66,7 +66,7 @@ def simulate(
         part: which part of the shards to write, from 0.
         parts: in how many parts the work is shared.
         workers: processes that write; 0 for this one alone.
-        sheet: draw sheet.png first, every kind of error on six lesions; none where no case has a lesion.
+        sheet: draw sheet.png, every kind of error on six lesions; none where no case has a lesion.
         progress: show a progress bar on a terminal.
 
     Returns:
@@ -80,14 +80,14 @@ def simulate(
     changes = {} if complete_share is None else {"complete_share": complete_share}
     simulator = FailureSimulator.preset(preset, **changes)
     failures = SimulatedFailures(cases, simulator, samples=samples, seed=seed)
+    written = write_failures(
+        failures, out, shard_size=shard_size, part=part, parts=parts, workers=workers, progress=progress
+    )
     drawn = _typical(cases) if sheet and part == 0 and not (out / "sheet.png").exists() else None
     if drawn is not None:
         from ultrarefiner.evaluation import failure_sheet  # brings matplotlib, which workers do not need
 
         failure_sheet(simulator, drawn, out / "sheet.png", seed=seed)
-    written = write_failures(
-        failures, out, shard_size=shard_size, part=part, parts=parts, workers=workers, progress=progress
-    )
     if not (out / "manifest.csv").exists():
         return f"{written} masks written to {out}; other parts are still missing."
     return f"{samples} masks in {out} ({written} written now). {_summary(out)}"
@@ -118,4 +118,5 @@ def _summary(folder: Path) -> str:
     counts = Counter(row.bin for row in rows)
     shares = ", ".join(f"{name} {100 * count / len(rows):.2f} %" for name, count in sorted(counts.items()))
     missed = sum(not row.reached for row in rows)
-    return f"Dice: {shares}; {missed} outside of the wanted range."
+    lesions = "" if any(row.bin != "no lesion" for row in rows) else " No case has a lesion at this size."
+    return f"Dice: {shares}; {missed} outside of the wanted range.{lesions}"

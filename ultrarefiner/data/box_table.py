@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +28,8 @@ class BoxTable(Dataset[Case]):
     r"""A folder of images and a CSV file with the columns case, x0, y0, x1, y1.
 
     A case is called as its image's file, without the ending. Coordinates are pixel edges of the image at its own size:
-    x0 = 0 is its left border, x1 = its width the right one. Rows of one case are boxes of several lesions. An image
-    without a row has no lesion.
+    x0 = 0 is its left border, x1 = its width the right one. An image without a row has no lesion. Several rows of one
+    case are united: what trains on the tight box of that asks for the box around all of them.
 
     A case's mask is what its boxes cover, rounded to whole pixels: the tight box of that is the given box, which is all
     that `AutoMedSAMRecipe` asks. It is no segmentation: do not measure masks against it.
@@ -61,11 +62,16 @@ class BoxTable(Dataset[Case]):
         group: Callable[[str], str] | None = None,
         unseen: bool = False,
     ) -> None:
-        found = {path.stem: path for path in pictures_in(Path(images))}
+        found: dict[str, Path] = {}
+        for path in pictures_in(Path(images)):
+            if path.stem in found:
+                message = f"{path} and {found[path.stem].name} would be one case; rename one of them."
+                raise ValueError(message)
+            found[path.stem] = path
         boxes: dict[str, list[Box]] = {name: [] for name in found}
         for row in read_table(table, ["case", "x0", "y0", "x1", "y1"]):
             if row["case"] not in boxes:
-                message = f"{table} has a box of {row['case']!r}, but {images} has no image of that name; correct one."
+                message = f"{table} has a box of {row['case']!r}, but {images} has no image of that name (no ending)."
                 raise ValueError(message)
             boxes[row["case"]].append(_box(row, table))
         ordered = sorted(found, key=natural_key)
@@ -130,7 +136,13 @@ class BoxTable(Dataset[Case]):
 
 def _box(row: dict[str, str], table: str | Path) -> Box:
     try:
-        return float(row["x0"]), float(row["y0"]), float(row["x1"]), float(row["y1"])
+        x0, y0, x1, y1 = (float(row[name]) for name in ("x0", "y0", "x1", "y1"))
     except ValueError as error:
         message = f"{table} must have numbers in x0, y0, x1, y1, but the row of {row['case']!r} has not ({error})."
         raise ValueError(message) from error
+    if not (0 <= x0 < x1 < math.inf and 0 <= y0 < y1 < math.inf):
+        message = (
+            f"{table} must have 0 <= x0 < x1 and 0 <= y0 < y1, but the box of {row['case']!r} is {x0, y0, x1, y1}."
+        )
+        raise ValueError(message)
+    return x0, y0, x1, y1

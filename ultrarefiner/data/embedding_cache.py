@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
+import uuid
 import zlib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from ultrarefiner.checkpoints.files import Location, replaced_file
+from ultrarefiner.checkpoints.files import Location, claim_file
 from ultrarefiner.checkpoints.settings import first_difference
 from ultrarefiner.data.fit import FittedCase
 from ultrarefiner.data.progress import progress_bar
@@ -47,8 +49,8 @@ class EmbeddingCache:
     encoder's weights, and another SAM is refused. Each entry belongs to one image: a digest of its pixels is kept with
     its name, and another image of the same name is refused, too.
 
-    Entries lie in memory-mapped arrays, ``part0-00000.npy`` and so on, of each process that fills; ``part0.jsonl`` gets
-    a line with name, digest and checksum of an entry after the entry itself is on the disk. So a kill loses at most the
+    Entries lie in memory-mapped arrays, of each call of `fill` its own (``part0-….npy``); a journal beside them gets a
+    line with name, digest and checksum of an entry after the entry itself is on the disk. So a kill loses at most the
     batch at hand, and an entry that was damaged is found by its checksum and computed again by `fill`.
 
     One entry of a ViT's takes 2 MB at 1024 pixels (256 x 64 x 64 numbers).
@@ -84,7 +86,7 @@ class EmbeddingCache:
         self._entries: dict[str, _Entry] = {}
         self._read_parts: dict[str, int] = {}
         self._arrays: dict[tuple[int, Path], np.ndarray] = {}
-        self._checked: set[str] = set()
+        self._checked: dict[str, int] = {}
         self._read_journals()
 
     def fill(
@@ -116,6 +118,7 @@ class EmbeddingCache:
         if batch_size < 1 or not 0 <= part < parts:
             message = f"batch_size must be at least 1 and part 0 to parts - 1, got {batch_size}, {part} and {parts}."
             raise ValueError(message)
+        self._refuse_other_weights()
         self._read_journals()
         first: dict[str, int] = {}
         for index, name in enumerate(dataset.names):
@@ -146,18 +149,43 @@ class EmbeddingCache:
         if entry is None:
             message = f"{self.folder} has no embedding of {case.name!r}; fill the cache with all cases first."
             raise KeyError(message)
-        _refuse_other_image(entry, case, self.folder)
+        # SHA-256 and the entry's checksum the first time; then a cheap checksum tells the same image again.
+        image = zlib.crc32(case.image.numpy().tobytes())
+        if self._checked.get(case.name) != image:
+            _refuse_other_image(entry, case, self.folder)
         values = self._values(entry)
-        if case.name not in self._checked:  # reading a checksum every time would cost more than the mapping saves
-            if zlib.crc32(values.tobytes()) != entry.checksum:
-                message = f"the embedding of {case.name!r} in {self.folder} is damaged; fill the cache again."
-                raise ValueError(message)
-            self._checked.add(case.name)
+        if values is None or (case.name not in self._checked and zlib.crc32(values.tobytes()) != entry.checksum):
+            message = f"the embedding of {case.name!r} in {self.folder} is damaged; fill the cache again."
+            raise ValueError(message)
+        self._checked[case.name] = image
         return torch.from_numpy(np.asarray(values, dtype=np.float32))
 
     def settings(self) -> dict[str, Any]:
         """What a checkpoint remembers."""
         return {"input": self._settings["input"], "encoder": self._settings["encoder"]}
+
+    def refuse_other(self, sam: Any, policy: Any) -> None:
+        """Raise unless a SAM and its input policy are those that the entries were made with.
+
+        Args:
+            sam: about to be trained on these embeddings.
+            policy: its input policy.
+
+        Raises:
+            ValueError: they are not.
+        """
+        now = {
+            "input": json.loads(json.dumps(policy.settings())),
+            "encoder": weights_digest(sam.image_encoder),
+        }
+        different = first_difference(self.settings(), now)
+        if different is not None:
+            name, before, after = different
+            message = (
+                f"the embeddings in {self.folder} were made with {name} {before!r}, but the SAM that trains has "
+                f"{after!r}; fill a cache with that SAM, in a folder of its own."
+            )
+            raise ValueError(message)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -167,13 +195,23 @@ class EmbeddingCache:
 
     @torch.no_grad()
     def _encoded(self, cases: Sequence[FittedCase]) -> np.ndarray:
-        was_training = self.sam.training
-        self.sam.eval()
+        modes = [(module, module.training) for module in self.sam.modules()]
         device = next(self.sam.image_encoder.parameters()).device
         images = torch.stack([case.image for case in cases]).to(device)
-        embeddings: np.ndarray = encode_images(self.sam, self.sam.input_policy(images)).half().cpu().numpy()
-        self.sam.train(was_training)
-        return embeddings
+        try:
+            self.sam.eval()
+            embeddings = encode_images(self.sam, self.sam.input_policy(images)).half()
+        finally:
+            for module, training in modes:
+                module.training = training
+        if not embeddings.isfinite().all():
+            message = (
+                f"the embeddings of {cases[0].name!r} and those beside it are not finite in float16; check the images "
+                "and the encoder's weights."
+            )
+            raise ValueError(message)
+        values: np.ndarray = embeddings.cpu().numpy()
+        return values
 
     def _holds(self, case: FittedCase) -> bool:
         """Whether a whole entry of this very image is there."""
@@ -181,26 +219,33 @@ class EmbeddingCache:
         if entry is None:
             return False
         _refuse_other_image(entry, case, self.folder)
-        try:
-            return zlib.crc32(self._values(entry).tobytes()) == entry.checksum
-        except (ValueError, OSError):  # cut off
-            return False
+        values = self._values(entry)
+        return values is not None and zlib.crc32(values.tobytes()) == entry.checksum
 
-    def _values(self, entry: _Entry) -> np.ndarray:
+    def _values(self, entry: _Entry) -> np.ndarray | None:
+        """The numbers of an entry; None where its array is gone, cut off or shorter than it says."""
         key = (os.getpid(), entry.array)
-        if key not in self._arrays:
-            self._arrays[key] = np.load(entry.array, mmap_mode="r")
-        values: np.ndarray = self._arrays[key][entry.row]
+        try:
+            if key not in self._arrays:
+                self._arrays[key] = np.load(entry.array, mmap_mode="r")
+            values: np.ndarray = self._arrays[key][entry.row]
+        except (OSError, ValueError, EOFError, IndexError):
+            return None
         return values
+
+    def _refuse_other_weights(self) -> None:
+        if weights_digest(self.sam.image_encoder) != self._settings["encoder"]:
+            message = (
+                f"sam has other weights than when the cache in {self.folder} was opened; load the weights first, then "
+                "open the cache."
+            )
+            raise ValueError(message)
 
     def _claim(self) -> None:
         path = self.folder / "settings.json"
-        if not path.exists():
-            with replaced_file(path, shared=True) as stream:
-                stream.write((json.dumps(self._settings, indent=1) + "\n").encode())
-            return
+        claim_file(path, (json.dumps(self._settings, indent=1) + "\n").encode())
         try:
-            found = json.loads(path.read_text())
+            found = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             message = f"{path} is damaged ({error}); give another folder, or delete this one and fill it again."
             raise ValueError(message) from error
@@ -222,11 +267,16 @@ class EmbeddingCache:
                     self._read_parts[journal.name] = stream.tell()
                     try:
                         told = json.loads(line)
-                        entry = _Entry(self.folder / told["array"], told["row"], told["image"], told["checksum"])
+                        entry = _Entry(
+                            self.folder / told["array"], told["row"], told["image"], told["checksum"], told["stamp"]
+                        )
+                        name = told["name"]
                     except (ValueError, KeyError, TypeError):  # the end of a fill that was killed
                         continue
-                    self._entries[told["name"]] = entry
-                    self._checked.discard(told["name"])
+                    known = self._entries.get(name)
+                    if known is None or known.stamp <= entry.stamp:  # the later one heals the earlier
+                        self._entries[name] = entry
+                        self._checked.pop(name, None)
 
 
 class CachedEmbeddings(Dataset[FittedCase]):
@@ -310,10 +360,10 @@ def weights_digest(module: nn.Module) -> str:
 
 
 class _Entry:
-    """Where an embedding lies, of which image it is, and its checksum."""
+    """Where an embedding lies, of which image it is, its checksum, and when it was written."""
 
-    def __init__(self, array: Path, row: int, image: str, checksum: int) -> None:
-        self.array, self.row, self.image, self.checksum = array, row, image, checksum
+    def __init__(self, array: Path, row: int, image: str, checksum: int, stamp: int) -> None:
+        self.array, self.row, self.image, self.checksum, self.stamp = array, row, image, checksum, stamp
 
 
 def _refuse_other_image(entry: _Entry, case: FittedCase, folder: Path) -> None:
@@ -330,10 +380,11 @@ class _Writer:
 
     def __init__(self, folder: Path, part: int, *, rows: int) -> None:
         self._folder = folder
-        self._part = part
+        # Of this call alone, so that a second one of the same part writes no file of the first.
+        self._stem = f"part{part}-{uuid.uuid4().hex[:8]}"
         self._rows = rows
         self._array: np.memmap | None = None
-        self._row = self._lines = 0
+        self._row = self._arrays = 0
 
     def write(self, keys: Sequence[tuple[str, str]], embeddings: np.ndarray) -> None:
         lines = []
@@ -344,24 +395,20 @@ class _Writer:
             if array is None:
                 continue
             array[self._row] = values
-            told = {"name": name, "image": image, "array": self._name, "row": self._row}
+            told = {"name": name, "image": image, "array": self._name, "row": self._row, "stamp": time.time_ns()}
             lines.append(json.dumps({**told, "checksum": zlib.crc32(values.tobytes())}) + "\n")
             self._row += 1
         if self._array is not None:
             self._array.flush()
-        path = self._folder / f"part{self._part}.jsonl"
+        path = self._folder / f"{self._stem}.jsonl"
         with path.open("a", encoding="utf-8") as stream:
-            # An empty line ends one that a kill cut off, and means nothing otherwise.
-            stream.write("\n" * (self._lines == 0) + "".join(lines))
-            self._lines += len(lines)
+            stream.write("".join(lines))
             stream.flush()
             os.fsync(stream.fileno())
 
     def _begin(self, shape: tuple[int, ...]) -> None:
-        number = 0
-        while (self._folder / f"part{self._part}-{number:05d}.npy").exists():
-            number += 1
-        self._name = f"part{self._part}-{number:05d}.npy"
+        self._name = f"{self._stem}-{self._arrays:05d}.npy"
+        self._arrays += 1
         self._array = np.lib.format.open_memmap(
             self._folder / self._name, mode="w+", dtype=np.float16, shape=(self._rows, *shape)
         )

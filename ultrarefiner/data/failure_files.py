@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from torch import Tensor
 
 from ultrarefiner.checkpoints.files import Location
 from ultrarefiner.data.tables import read_table
@@ -93,6 +97,18 @@ def read_manifest(folder: Location) -> list[FailureRow]:
             for row in read_table(shard.table, list(COLUMNS))
         ]  # fmt: skip
     return rows
+
+
+def mask_digest(mask: Tensor) -> str:
+    """What tells a true mask, as it lies on disk, from another.
+
+    Example:
+        >>> import torch
+        >>> mask_digest(torch.zeros(1, 2, 3)) == mask_digest(torch.zeros(1, 3, 2))
+        False
+    """
+    content = repr(tuple(mask.shape)).encode() + np.packbits(mask.numpy() > 0.5).tobytes()
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import signal
@@ -21,9 +20,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ultrarefiner.checkpoints.files import Location, replaced_file
+from ultrarefiner.checkpoints.files import Location, claim_file, replaced_file, sweep_parts
 from ultrarefiner.checkpoints.settings import describe, first_difference
-from ultrarefiner.data.failure_files import COLUMNS, FORMAT, Shard, all_shards, read_settings
+from ultrarefiner.data.failure_files import COLUMNS, FORMAT, Shard, all_shards, mask_digest, read_settings
 from ultrarefiner.data.progress import progress_bar
 from ultrarefiner.data.simulated import SimulatedFailures
 from ultrarefiner.simulation.simulator import SimulatedMasks
@@ -88,6 +87,7 @@ def write_failures(
         raise ValueError(message)
     settings = _settings(failures, shard_size)
     _claim(folder, settings)
+    sweep_parts(folder)
     everything = all_shards(folder, settings)
     mine = everything[part::parts]
     missing = [shard for shard in mine if not shard.archive.exists()]
@@ -206,33 +206,22 @@ def _csv(rows: Iterable[Sequence[Any]]) -> bytes:
 
 
 def _settings(failures: SimulatedFailures, shard_size: int) -> dict[str, Any]:
-    made = describe(failures.settings(), "failures")
+    made, cases = describe(failures.settings(), "failures"), failures.dataset.dataset
     described = {
         "format": FORMAT,
         **made,
         "shard_size": shard_size,
         "fit": type(failures.dataset.fit).__qualname__,
-        "cases": list(failures.dataset.names),
-        "true_masks": _digest(failures),
+        # Of every mask as it lies on disk: a folder holds failures of one set of masks only.
+        "cases": {name: mask_digest(cases[index].mask) for index, name in enumerate(failures.dataset.names)},
     }
     plain: dict[str, Any] = json.loads(json.dumps(described))
     return plain
 
 
-def _digest(failures: SimulatedFailures) -> str:
-    """Of all true masks: a folder holds failures of one set of masks only."""
-    found = hashlib.sha256()
-    for index in range(len(failures.dataset)):
-        found.update(np.packbits(failures.dataset[index].mask.numpy() > 0.5).tobytes())
-    return found.hexdigest()
-
-
 def _claim(folder: Path, settings: dict[str, Any]) -> None:
     """Write the settings, or make sure that those in the folder are the same."""
-    path = folder / "settings.json"
-    if not path.exists():
-        with replaced_file(path, shared=True) as stream:
-            stream.write((json.dumps(settings, indent=1) + "\n").encode())
+    claim_file(folder / "settings.json", (json.dumps(settings, indent=1) + "\n").encode())
     different = first_difference(read_settings(folder), settings)
     if different is not None:
         name, before, now = different

@@ -125,7 +125,7 @@ class CoarsePredictions:
         return CoarsePredictions(names, logits, tuple(networks), tuple(trained_on), self.fit)
 
     def save(self, path: Location) -> None:
-        """Write them to a file, in one step (`ultrarefiner.checkpoints.files.write_tensors`)."""
+        """Write them to a file, in one step; several processes may, as long as they write the same."""
         write_tensors(
             path,
             {
@@ -136,6 +136,7 @@ class CoarsePredictions:
                 "trained_on": [list(names) for names in self.trained_on],
                 "fit": self.fit,
             },
+            shared=True,
         )
 
     @classmethod

@@ -195,6 +195,11 @@ class Mixed(FittedView):
         self.predicted = predicted
         self.share = share
         self._share = Fraction(share).limit_denominator(1_000_000)
+        if self._share == 1:
+            message = (
+                f"share must leave room for simulated samples, but it is {share}; train on the predicted ones alone."
+            )
+            raise ValueError(message)
         self._length = int(len(simulated) / (1 - self._share))  # the longest of which as many are simulated
         if self._length == len(simulated):
             message = (

@@ -15,14 +15,12 @@ from torch import Tensor
 
 from ultrarefiner.checkpoints.files import Location
 from ultrarefiner.data.batches import FittedCases
-from ultrarefiner.data.failure_files import Shard, read_manifest, read_settings
+from ultrarefiner.data.failure_files import Shard, mask_digest, read_manifest, read_settings
 from ultrarefiner.data.fit import FittedCase
 from ultrarefiner.data.fitted_view import FittedView
-from ultrarefiner.ops.overlap import dice_coefficient
-from ultrarefiner.simulation.resolution import mask_at_size, probability_at_size
+from ultrarefiner.simulation.resolution import probability_at_size
 
 _OPEN = 16  # archives at once
-_TOLERANCE = 0.2  # of Dice, for masks that came to the small square by way of a larger one
 
 
 class StoredFailures(FittedView):
@@ -30,15 +28,16 @@ class StoredFailures(FittedView):
 
     Args:
         dataset: the fitted cases that the failures were made from; their square may be another.
-        folder: where the files are; all shards must be there.
+        folder: where the files are; all shards must be there. Every true mask is read once, to compare it with that
+            which was damaged.
 
     Attributes:
         names: the names of the cases behind the samples, in order.
 
     Raises:
         FileNotFoundError: the folder holds no failures, or not all of them.
-        ValueError: the failures are of cases that the data set does not have, or of another kind of square; while
-            reading, of another true mask of the same name.
+        ValueError: the failures are of cases that the data set does not have, of other true masks, or of another kind
+            of square.
 
     Example:
         >>> import tempfile
@@ -75,8 +74,14 @@ class StoredFailures(FittedView):
             )
             raise ValueError(message)
         self._cases = [place[name] for name in self.names]
+        for name, digest in self._settings["cases"].items():
+            if name in place and mask_digest(dataset.dataset[place[name]].mask) != digest:
+                message = (
+                    f"{folder} holds failures of another true mask of {name!r} than the data set's; give the masks "
+                    "that they were made from, or write the failures again."
+                )
+                raise ValueError(message)
         self._archives: dict[tuple[int, int], zipfile.ZipFile] = {}
-        self._checked: set[int] = set()
 
     def settings(self) -> dict[str, Any]:
         """What a checkpoint remembers: how the failures were made."""
@@ -87,11 +92,8 @@ class StoredFailures(FittedView):
 
     def __getitem__(self, index: int) -> FittedCase:
         self.check_index(index)
-        case, stored = self.dataset[self._cases[index]], self._stored(index)[None, None]
-        if self._cases[index] not in self._checked:
-            self._refuse_other_mask(index, case, stored)
-            self._checked.add(self._cases[index])
-        mask = probability_at_size(stored, case.mask.shape[-2:])[0]
+        case = self.dataset[self._cases[index]]
+        mask = probability_at_size(self._stored(index)[None, None], case.mask.shape[-2:])[0]
         return replace(case, coarse_probability=mask.to(case.mask.dtype))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -104,17 +106,6 @@ class StoredFailures(FittedView):
             while len(self._archives) >= _OPEN:  # the oldest; systems allow a process a few hundred files
                 self._archives.pop(next(iter(self._archives))).close()
             self._archives[key] = zipfile.ZipFile(shard.archive)
+        self._archives[key] = self._archives.pop(key)  # used last, closed last
         with self._archives[key].open(shard.picture(index)) as stream, Image.open(stream) as picture:
             return torch.from_numpy(np.array(picture)).float() / 255
-
-    def _refuse_other_mask(self, index: int, case: FittedCase, stored: Tensor) -> None:
-        """The Dice in the table is that with the true mask, if this is the mask that was damaged."""
-        true = mask_at_size(case.mask[None], stored.shape[-2:])
-        dice = float(dice_coefficient((stored > 0.5).float(), true.float()))
-        row = self.manifest[index]
-        if abs(dice - row.dice) > _TOLERANCE:
-            message = (
-                f"the stored failure of {case.name!r} has a Dice of {row.dice:.2f} with the mask that it was made "
-                f"from, but {dice:.2f} with this data set's; give the same masks, or write the failures again."
-            )
-            raise ValueError(message)

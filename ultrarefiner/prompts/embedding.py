@@ -47,6 +47,7 @@ class PromptModule(nn.Module):
     ) -> None:
         super().__init__()
         _check(channels=channels, hidden=hidden, points=points, pooled=pooled, image_size=image_size)
+        self.channels, self.hidden = channels, hidden
         self.points, self.pooled, self.image_size = points, pooled, image_size
         self.dense = nn.Sequential(nn.Conv2d(channels, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, channels, 3, padding=1))
         self.sparse = nn.Sequential(
@@ -77,7 +78,8 @@ class PromptModule(nn.Module):
 
     def settings(self) -> dict[str, Any]:
         """The constructor's numbers."""
-        return {"prompts": "embedding", "points": self.points, "pooled": self.pooled, "image_size": self.image_size}
+        names = ("channels", "hidden", "points", "pooled", "image_size")
+        return {"prompts": "embedding", **{name: getattr(self, name) for name in names}}
 
     def _indices(self, unit: Tensor) -> Tensor:
         """Shares of the frame to pixel indices, in float32 at least: under autocast a place would move by pixels."""
@@ -115,7 +117,7 @@ class TokenPromptModule(nn.Module):
         if hidden % 2:
             message = f"hidden must be even, but it is {hidden}; the sparse branch has half of it."
             raise ValueError(message)
-        self.tokens, self.pooled = tokens, pooled
+        self.channels, self.hidden, self.tokens, self.pooled = channels, hidden, tokens, pooled
         self.trunk = nn.Sequential(nn.Conv2d(channels, hidden, 1), nn.ReLU())
         self.dense = nn.Sequential(nn.Conv2d(hidden, channels, 3, padding=1), nn.ReLU())
         self.sparse = nn.Sequential(
@@ -141,7 +143,8 @@ class TokenPromptModule(nn.Module):
 
     def settings(self) -> dict[str, Any]:
         """The constructor's numbers."""
-        return {"prompts": "embedding tokens", "tokens": self.tokens, "pooled": self.pooled}
+        names = ("channels", "hidden", "tokens", "pooled")
+        return {"prompts": "embedding tokens", **{name: getattr(self, name) for name in names}}
 
 
 def _head(inputs: int, hidden: int, outputs: int) -> nn.Sequential:

@@ -28,7 +28,7 @@ class AutoMedSAM(nn.Module):
         input_policy: how images become SAM's input, for a foreign ``sam`` that does not bring its own.
 
     Raises:
-        ValueError: no input policy is known.
+        ValueError: no input policy is known, or a module whose ``image_size`` is not that of SAM's frame.
 
     Example:
         >>> import torch
@@ -50,6 +50,13 @@ class AutoMedSAM(nn.Module):
         self.sam = sam
         self.prompt_module = prompt_module
         self.input_policy = policy_of(sam, input_policy)
+        side = getattr(prompt_module, "image_size", self.input_policy.size)
+        if side != self.input_policy.size:
+            message = (
+                f"prompt_module must place its prompts in SAM's frame of {self.input_policy.size} pixels, but its "
+                f"image_size is {side}; build it with image_size={self.input_policy.size}."
+            )
+            raise ValueError(message)
 
     def forward(
         self,

@@ -197,7 +197,7 @@ class SAMRefiner(nn.Module):
             "selection": cast("Any", self.selection).settings(),
             "through_crop": self.through_crop,
             # Left out where there is none, as in checkpoints from before there was this part.
-            **({} if self.dense_prompts is None else {"dense_prompts": type(self.dense_prompts).__name__}),
+            **({} if self.dense_prompts is None else {"dense_prompts": _described(self.dense_prompts)}),
         }
 
     def _inputs(self, images: Tensor, boxes: Tensor | None) -> Tensor:
@@ -264,6 +264,11 @@ class SAMRefiner(nn.Module):
         size = coarse_logits.shape[-2:]
         on_raster = _on_raster(boxes, coarse_logits, image_size)
         return self.cropper.paste(low_logits.to(coarse_logits.dtype), on_raster, size=size, background=coarse_logits)
+
+
+def _described(module: nn.Module) -> Any:
+    own: Any = getattr(module, "settings", None)
+    return type(module).__name__ if own is None else own()
 
 
 def _image_size(

@@ -14,6 +14,7 @@ from ultrarefiner.checkpoints.settings import describe, first_difference
 from ultrarefiner.training.identity import describe_cases
 from ultrarefiner.training.loading import FittedSet
 from ultrarefiner.training.plan import Plan
+from ultrarefiner.training.provenance import learnt_so_far, remember
 from ultrarefiner.training.recipe import Recipe
 from ultrarefiner.training.run import Run
 from ultrarefiner.training.tensors import refuse_other_tensors
@@ -94,6 +95,7 @@ def resume(run: Run) -> int | None:
     refuse_other_tensors(run.recipe.module, saved["model"], path)
     refuse_other_tensors(auxiliary, saved["auxiliary"], path)
     run.recipe.module.load_state_dict(saved["model"], strict=True)
+    remember(run.recipe.module, saved.get("learnt_from"))
     auxiliary.load_state_dict(saved["auxiliary"], strict=True)
     run.optimizer.load_state_dict(saved["optimizer"])
     run.fabric.strategy.precision.load_state_dict(saved["scaler"])
@@ -169,7 +171,7 @@ def _write(run: Run, name: str, state: Mapping[str, Any]) -> None:
             "model": module.state_dict(),
             "parts": {part: _name_of(part_module, module) for part, part_module in run.recipe.parts().items()},
             "settings": run.settings,
-            "learnt_from": list(run.learnt_from),
+            "learnt_from": learnt_so_far(run.learnt_from, run.recipe.module),
             **state,
         }
         write_tensors(run.folder / name, payload)

@@ -81,7 +81,7 @@ def _load_part(module: nn.Module, part: str, path: Location, unseen: Sequence[Fi
     state = {name.removeprefix(prefix): tensor for name, tensor in saved["model"].items() if name.startswith(prefix)}
     refuse_other_tensors(module, state, Path(path))
     module.load_state_dict(state, strict=True)
-    remember(module, saved.get("learnt_from", ()))
+    remember(module, saved.get("learnt_from"))
 
 
 def _of_masks(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -89,15 +89,23 @@ class Job:
         """
         # Fabric gives a spawned process its own copy of the modules that it sees among the arguments.
         modules = [self.recipe.module, self.recipe.auxiliary()]
-        progress, resumed_from, process = fabric.launch(_run, self, modules)
+        try:
+            progress, resumed_from, process = fabric.launch(_run, self, modules)
+        except KeyboardInterrupt:
+            self._remember()
+            raise
         best_dice, best_epoch, steps = progress
-        for part in self.recipe.parts().values():
-            remember(part, learnt_names(self.dataset, [part]))
+        self._remember()
         result = TrainingResult(best_dice, best_epoch, steps, self.folder, resumed_from)
         if process != os.getpid():
             self.recipe.module.load_state_dict(read_tensors(result.last)["model"])
             self.recipe.module.eval()
         return result
+
+    def _remember(self) -> None:
+        """Note on the trained parts what they were trained on."""
+        for part in self.recipe.parts().values():
+            remember(part, learnt_names(self.dataset, [part]))
 
     def set_up(self, fabric: Any, stages: Stages) -> Run:
         """Everything that this process needs, on its device.

@@ -106,6 +106,8 @@ def train(
         raise FileExistsError(message)
     _refuse_unseen(dataset)
     refuse_leak(dataset, validation, recipe.parts().values())
+    for data in (dataset, validation):
+        recipe.check_data(data)
     plan = Plan(
         epochs=epochs,
         batch_size=batch_size,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,7 @@ def predict_out_of_fold(
 
     Each fold's training can be stopped and resumed as any other (`train`); a fold that is done is read, not trained
     again. ``fold0/`` has the first network's checkpoints, ``fold0.pt`` its predictions, ``predictions.pt`` all of them.
-    Started once a device (Fabric's "ddp"), every process predicts all cases and the first writes the files.
+    Started once a device (Fabric's "ddp"), every process predicts all cases and writes the same files.
 
     To keep a fold for testing and one for choosing checkpoints out of it, give the others alone: a subset of the
     data set and ``folds.within(its names)``.
@@ -94,9 +93,9 @@ def predict_out_of_fold(
         load_coarse(made.network, result.best)
         progress = bool(options.get("progress", True))
         parts.append(predict_cases(made.network, dataset.subset(held_out), trained_on=rest, progress=progress))
-        _save(parts[-1], path)
+        parts[-1].save(path)
     together = parts[0].joined(*parts[1:]).of(dataset.names)
-    _save(together, folder / "predictions.pt")
+    together.save(folder / "predictions.pt")
     return together
 
 
@@ -177,10 +176,3 @@ def _read(path: Path, held_out: tuple[str, ...], rest: tuple[str, ...]) -> Coars
         )
         raise ValueError(message)
     return made
-
-
-def _save(predictions: CoarsePredictions, path: Path) -> None:
-    """Where a script runs once a device, all have the same predictions and the first writes them."""
-    ranks = (os.environ.get(name, "0") for name in ("LOCAL_RANK", "NODE_RANK", "RANK", "SLURM_PROCID"))
-    if all(rank in ("", "0") for rank in ranks):
-        predictions.save(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from ultrarefiner.training.recipe import (
     Prediction,
     Recipe,
     StepResult,
+    check_cache,
     dice_of_images,
     refuse_side_logits,
 )
@@ -77,6 +79,10 @@ class AutoSAMRecipe(Recipe):
     def parameter_groups(self) -> Sequence[ParameterGroup]:
         """One; SAM's parameters are in it and skipped."""
         return [ParameterGroup("generator", self.model.generator, self.learning_rate, self.weight_decay)]
+
+    def check_data(self, dataset: Any) -> None:
+        """Stored embeddings must be of this SAM."""
+        check_cache(dataset, self.model.sam, self.model.input_policy)
 
     def step(self, batch: Batch, generator: torch.Generator) -> StepResult:
         """Segment, and compare with the truth."""
@@ -159,6 +165,10 @@ class AutoMedSAMRecipe(Recipe):
         """One."""
         return [ParameterGroup("prompt_module", self.model.prompt_module, self.learning_rate, self.weight_decay)]
 
+    def check_data(self, dataset: Any) -> None:
+        """Stored embeddings must be of this SAM."""
+        check_cache(dataset, self.model.sam, self.model.input_policy)
+
     def step(self, batch: Batch, generator: torch.Generator) -> StepResult:
         """Segment, and ask what the boxes ask."""
         refuse_moved_embeddings(batch, self.augmentation)
@@ -212,7 +222,12 @@ def jittered(boxes: Tensor, share: float, generator: torch.Generator) -> Tensor:
         return boxes
     sides = (boxes[..., 2:] - boxes[..., :2]).repeat_interleave(2, -1)[..., [0, 2, 1, 3]]
     drawn = torch.rand(boxes.shape, generator=generator).to(boxes) * 2 - 1
-    return boxes + share * drawn * sides
+    loose = boxes + share * drawn * sides
+    low, high = loose[..., :2], loose[..., 2:]
+    # A small box keeps a pixel: rounded to nothing it would say that there is no lesion.
+    middle, half = (low + high) / 2, ((high - low) / 2).clamp(min=0.5)
+    moved = torch.cat([middle - half, middle + half], -1)
+    return moved.where(sides > 0, boxes)
 
 
 def refuse_moved_embeddings(batch: Batch, augmentation: nn.Module | None) -> None:

@@ -13,32 +13,50 @@ from ultrarefiner.training.identity import inner_sets, names_of
 _ATTRIBUTE = "_learnt_from"
 
 
-def learnt_names(dataset: Any, parts: Iterable[nn.Module] = ()) -> tuple[str, ...]:
+def learnt_names(dataset: Any, parts: Iterable[nn.Module] = ()) -> tuple[str, ...] | None:
     """The names of all cases that leave a trace in what is trained, each once, sorted.
 
     They are those of the data set, those that trained the networks behind its coarse masks (``learnt_from``), and those
-    that earlier phases trained the parts on, as `load_coarse` and `load_refiner` noted.
+    that earlier phases trained the parts or modules in them on, as `load_coarse` and `load_refiner` noted. None if
+    nobody knows: a data set has no names, or a checkpoint that was loaded did not say.
 
     Example:
         >>> from ultrarefiner.data import FittedCases, Phantoms
         >>> learnt_names(FittedCases(Phantoms(2, size=(32, 32)), 32))
         ('phantom 0', 'phantom 1')
     """
-    names = {*(names_of(dataset) or ()), *_behind(dataset)}
+    own = names_of(dataset)
+    if own is None:
+        return None
+    names = {*own, *_behind(dataset)}
     for part in parts:
-        names.update(getattr(part, _ATTRIBUTE, ()))
+        earlier = remembered(part)
+        if earlier is None and any(hasattr(module, _ATTRIBUTE) for module in part.modules()):
+            return None
+        names.update(earlier or ())
     return tuple(sorted(names))
 
 
-def remember(part: nn.Module, names: Iterable[str]) -> None:
-    """Note on a module what it was trained on; no weight, nothing that a state dict has."""
-    setattr(part, _ATTRIBUTE, tuple(names))
+def remember(part: nn.Module, names: Iterable[str] | None) -> None:
+    """Note on a module and all in it what it was trained on; no weight, nothing that a state dict has."""
+    noted = None if names is None else tuple(names)
+    for module in part.modules():  # it may be taken apart, or put into another
+        setattr(module, _ATTRIBUTE, noted)
+
+
+def learnt_so_far(own: tuple[str, ...] | None, module: nn.Module) -> list[str] | None:
+    """What a run learns from, and what its module learnt from before; None if one of them is unknown."""
+    noted = any(hasattr(part, _ATTRIBUTE) for part in module.modules())
+    earlier = remembered(module) if noted else ()
+    return None if own is None or earlier is None else sorted({*own, *earlier})
 
 
 def remembered(part: nn.Module) -> tuple[str, ...] | None:
-    """What `remember` noted; None if nothing."""
-    names: tuple[str, ...] | None = getattr(part, _ATTRIBUTE, None)
-    return names
+    """What `remember` noted on a module or on any in it; None if nothing, or that nobody knows."""
+    noted = [getattr(module, _ATTRIBUTE) for module in part.modules() if hasattr(module, _ATTRIBUTE)]
+    if not noted or None in noted:
+        return None
+    return tuple(sorted({name for names in set(noted) for name in names}))
 
 
 def refuse_leak(dataset: Any, validation: Any, parts: Iterable[nn.Module] = ()) -> None:
@@ -56,7 +74,7 @@ def refuse_leak(dataset: Any, validation: Any, parts: Iterable[nn.Module] = ()) 
     """
     if validation is None:
         return
-    learnt, own, held = set(learnt_names(dataset, parts)), _files(dataset), _files(validation)
+    learnt, own, held = set(learnt_names(dataset, parts) or ()), _files(dataset), _files(validation)
     direct = set(names_of(dataset) or ())
     leaked = [name for name in names_of(validation) or () if name in learnt and not _elsewhere(name, own, held, direct)]
     if leaked:
@@ -102,7 +120,7 @@ def refuse_seen(learnt: Sequence[str] | None, unseen: Sequence[Any], path: objec
         if seen:
             message = (
                 f"{path} was trained on {len(seen)} cases that are to be unseen, the first is {seen[0]!r}; use the "
-                "same folds in every phase."
+                "same folds in every phase. (Other cases of the same name get another one with `join`.)"
             )
             raise ValueError(message)
 

@@ -15,6 +15,7 @@ from ultrarefiner.checkpoints.settings import describe
 from ultrarefiner.data import Batch
 from ultrarefiner.ops.overlap import dice_coefficient
 from ultrarefiner.training.freezing import Unfreezing
+from ultrarefiner.training.identity import inner_sets
 
 
 class StepResult(NamedTuple):
@@ -94,6 +95,21 @@ class Recipe(ABC):
             cases: each image's index in the validation set, to seed what must be drawn.
         """
 
+    def check_data(self, dataset: Any) -> None:
+        """Raise if a data set does not go with the model; called before a run begins.
+
+        Raises:
+            ValueError: stored embeddings, for a recipe that has no use for them.
+        """
+        if getattr(dataset, "cache", None) is not None:
+            message = (
+                f"dataset brings stored embeddings, but {type(self).__name__} has no use for them; give the data set "
+                "inside CachedEmbeddings."
+            )
+            raise ValueError(message)
+        for inner in inner_sets(dataset):
+            self.check_data(inner)
+
     def dice(self, probability: Tensor, masks: Tensor) -> Tensor:
         """By which checkpoints are chosen, one value an image; `dice_of_images` unless there is a better one."""
         return dice_of_images(probability, masks)
@@ -157,6 +173,22 @@ def full_precision(tensor: Tensor) -> torch.autocast:
         tensor: says on which device.
     """
     return torch.autocast(tensor.device.type, enabled=False)
+
+
+def check_cache(dataset: Any, sam: Any, policy: Any) -> None:
+    """Raise if a data set brings embeddings of another SAM, or of another input policy.
+
+    Raises:
+        ValueError: it does.
+
+    Example:
+        >>> check_cache([], None, None)
+    """
+    cache = getattr(dataset, "cache", None)
+    if cache is not None:
+        cache.refuse_other(sam, policy)
+    for inner in inner_sets(dataset):
+        check_cache(inner, sam, policy)
 
 
 def refuse_side_logits(loss: nn.Module) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from ultrarefiner.data import Augmentation, Batch
 from ultrarefiner.data.seeds import stable_seed
 from ultrarefiner.losses import IoURegressionLoss, QualityAwareLoss
-from ultrarefiner.simulation import SimpleFailures
+from ultrarefiner.simulation import FailureSimulator
 from ultrarefiner.systems import SAMRefiner
 from ultrarefiner.training.coarse import augmented
 from ultrarefiner.training.freezing import Unfreezing
@@ -20,6 +21,7 @@ from ultrarefiner.training.recipe import (
     Prediction,
     Recipe,
     StepResult,
+    check_cache,
     dice_of_images,
     full_precision,
     refuse_side_logits,
@@ -41,8 +43,8 @@ class RefinerRecipe(Recipe):
 
     Args:
         refiner: the refiner.
-        failures: called with true masks and a generator; returns damaged soft masks. Unused where the data set brings
-            coarse masks.
+        failures: called with true masks and a generator; returns damaged soft masks: `FailureSimulator`, or an
+            `AtResolution` of it. Unused where the data set brings coarse masks.
         learning_rate: of all parameters that train.
         weight_decay: AdamW's.
         train_image_encoder: whether SAM's image encoder trains, too; it holds 96 % of ViT-B's parameters.
@@ -63,7 +65,7 @@ class RefinerRecipe(Recipe):
 
     refiner: SAMRefiner
     _: KW_ONLY
-    failures: Callable[[Tensor, torch.Generator], Tensor] = field(default_factory=SimpleFailures)
+    failures: Callable[[Tensor, torch.Generator], Tensor] = field(default_factory=FailureSimulator)
     learning_rate: float = 1e-4
     weight_decay: float = 1e-4
     train_image_encoder: bool = False
@@ -93,6 +95,10 @@ class RefinerRecipe(Recipe):
     def parameter_groups(self) -> Sequence[ParameterGroup]:
         """One."""
         return [ParameterGroup("refiner", self.refiner, self.learning_rate, self.weight_decay)]
+
+    def check_data(self, dataset: Any) -> None:
+        """Stored embeddings must be of this SAM."""
+        check_cache(dataset, self.refiner.sam, self.refiner.input_policy)
 
     def step(self, batch: Batch, generator: torch.Generator) -> StepResult:
         """Damage the masks, if need be, refine them, compare."""

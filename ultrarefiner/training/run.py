@@ -55,7 +55,7 @@ class Run:
         module: the recipe's step, as Fabric wrapped it.
         optimizer: as Fabric wrapped it.
         stages: what trains when.
-        learnt_from: the names of the cases that it is trained on; a checkpoint hands them on to later phases.
+        learnt_from: the names of the cases that it is trained on, None if unknown; a checkpoint hands them on.
         settings: what makes it this run and no other, as it was when the run began.
         data: the training set.
         validation: the validation set, if there is one.
@@ -72,7 +72,7 @@ class Run:
     module: Any
     optimizer: Any
     stages: Stages
-    learnt_from: tuple[str, ...]
+    learnt_from: tuple[str, ...] | None
     settings: Mapping[str, Any]
     data: TrainingData
     validation: ValidationData | None
