@@ -7,8 +7,9 @@ from ultrarefiner.data.batches import Batch, FittedCases, SeededSampler, collate
 from ultrarefiner.data.box_table import BoxTable
 from ultrarefiner.data.breast_ultrasound import BUS, BUSBRA, BUSUC, BUSUCLM, UDIAT
 from ultrarefiner.data.busi import BUSI
+from ultrarefiner.data.cached_embeddings import CachedEmbeddings
 from ultrarefiner.data.cases import Case, CaseDataset, CaseFiles, Cases, join
-from ultrarefiner.data.embedding_cache import CachedEmbeddings, EmbeddingCache
+from ultrarefiner.data.embedding_cache import EmbeddingCache
 from ultrarefiner.data.failure_files import FailureRow, read_manifest
 from ultrarefiner.data.failure_writing import write_failures
 from ultrarefiner.data.fit import Fit, FittedCase, FitToSquare, StretchToSquare
