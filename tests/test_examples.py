@@ -26,11 +26,16 @@ def test_the_quickstart_ends_with_the_table_and_the_picture(tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_the_three_phases_run_small_one_after_the_other(tmp_path: Path) -> None:
-    for script in ("phase1_coarse.py", "phase2_refiner.py", "phase3_joint.py"):
-        printed = run(script, "--small", "--epochs", "1", "--out", str(tmp_path))
-        assert "TrainingResult" in printed or "after phase 3" in printed
+    small = ("--small", "--epochs", "1", "--out", str(tmp_path))
+    assert "TrainingResult" in run("phase1_coarse.py", *small)
+    assert "out-of-fold predictions and 32 of phase 1" in run("phase1_out_of_fold.py", *small)
+    for failures in ("mixed", "simulated"):
+        assert "TrainingResult" in run("phase2_refiner.py", *small, "--failures", failures)
+    compared = run("phase2_compare.py", *small)
+    assert "| the full simulation |" in compared
+    assert "| that and out-of-fold predictions |" in compared
+    assert "no phase has seen" in run("phase3_joint.py", *small)
     assert (tmp_path / "phantoms" / "after_phase_3" / "panels.png").exists()
-    assert "no phase has seen" in printed
 
 
 @pytest.mark.slow
