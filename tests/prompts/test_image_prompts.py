@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import timm
 import torch
+import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -127,7 +129,6 @@ def test_a_pyramid_picks_its_levels() -> None:
 
 @torch.no_grad()
 def test_torchvisions_backbones() -> None:
-    torchvision = pytest.importorskip("torchvision")
     from torchvision.models.feature_extraction import create_feature_extractor
 
     torch.manual_seed(0)
@@ -139,7 +140,6 @@ def test_torchvisions_backbones() -> None:
 
 
 def test_timms_backbones() -> None:
-    timm = pytest.importorskip("timm")
     torch.manual_seed(0)
     backbone = timm.create_model("resnet10t", pretrained=False, features_only=True)
     pyramid = FeaturePyramid(backbone)

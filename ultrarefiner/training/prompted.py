@@ -26,8 +26,33 @@ from ultrarefiner.training.recipe import (
 )
 
 
+class FrozenSAMRecipe(Recipe):
+    """What both have in common: a model around a frozen ``sam``, which may be told stored embeddings."""
+
+    model: Any
+
+    @property
+    def module(self) -> nn.Module:
+        """The system."""
+        system: nn.Module = self.model
+        return system
+
+    @property
+    def unfreezing(self) -> Unfreezing:
+        """SAM never trains."""
+        return Unfreezing({"sam": None})
+
+    def parts(self) -> Mapping[str, nn.Module]:
+        """The system, as "coarse": `load_coarse` takes it over into `UltraRefiner`."""
+        return {"coarse": self.module}
+
+    def check_data(self, dataset: Any) -> None:
+        """Stored embeddings must be of this SAM."""
+        check_cache(dataset, self.model.sam, self.model.input_policy)
+
+
 @dataclass(frozen=True, eq=False)
-class AutoSAMRecipe(Recipe):
+class AutoSAMRecipe(FrozenSAMRecipe):
     """Train AutoSAM's generator on true masks; SAM is frozen.
 
     Args:
@@ -62,27 +87,9 @@ class AutoSAMRecipe(Recipe):
     def __post_init__(self) -> None:
         refuse_side_logits(self.loss)
 
-    @property
-    def module(self) -> AutoSAM:
-        """The system."""
-        return self.model
-
-    @property
-    def unfreezing(self) -> Unfreezing:
-        """SAM never trains."""
-        return Unfreezing({"sam": None})
-
-    def parts(self) -> Mapping[str, nn.Module]:
-        """The system, as "coarse": `load_coarse` takes it over into `UltraRefiner`."""
-        return {"coarse": self.model}
-
     def parameter_groups(self) -> Sequence[ParameterGroup]:
         """One; SAM's parameters are in it and skipped."""
         return [ParameterGroup("generator", self.model.generator, self.learning_rate, self.weight_decay)]
-
-    def check_data(self, dataset: Any) -> None:
-        """Stored embeddings must be of this SAM."""
-        check_cache(dataset, self.model.sam, self.model.input_policy)
 
     def step(self, batch: Batch, generator: torch.Generator) -> StepResult:
         """Segment, and compare with the truth."""
@@ -98,7 +105,7 @@ class AutoSAMRecipe(Recipe):
 
 
 @dataclass(frozen=True, eq=False)
-class AutoMedSAMRecipe(Recipe):
+class AutoMedSAMRecipe(FrozenSAMRecipe):
     """Train AutoMedSAM's prompt module from tight boxes alone; SAM is frozen.
 
     A case's box is the tight box of its mask, so a data set that knows boxes only has rectangles for masks
@@ -147,27 +154,9 @@ class AutoMedSAMRecipe(Recipe):
             )
             raise ValueError(message)
 
-    @property
-    def module(self) -> AutoMedSAM:
-        """The system."""
-        return self.model
-
-    @property
-    def unfreezing(self) -> Unfreezing:
-        """SAM never trains."""
-        return Unfreezing({"sam": None})
-
-    def parts(self) -> Mapping[str, nn.Module]:
-        """The system, as "coarse": `load_coarse` takes it over into `UltraRefiner`."""
-        return {"coarse": self.model}
-
     def parameter_groups(self) -> Sequence[ParameterGroup]:
         """One."""
         return [ParameterGroup("prompt_module", self.model.prompt_module, self.learning_rate, self.weight_decay)]
-
-    def check_data(self, dataset: Any) -> None:
-        """Stored embeddings must be of this SAM."""
-        check_cache(dataset, self.model.sam, self.model.input_policy)
 
     def step(self, batch: Batch, generator: torch.Generator) -> StepResult:
         """Segment, and ask what the boxes ask."""
