@@ -280,3 +280,22 @@ def test_only_a_few_archives_are_open_at_once(tmp_path: Path) -> None:
     for sample in [*range(60), *range(60)]:
         assert stored[sample].name == made.names[sample]
     assert len(stored._archives) == 16
+
+
+@pytest.mark.parametrize("harm", ["cut off", "bytes changed", "gone"])
+def test_a_damaged_archive_is_named_with_the_remedy_which_works(tmp_path: Path, harm: str) -> None:
+    made = failures()
+    write_failures(made, tmp_path, shard_size=4, progress=False)
+    stored, archive = StoredFailures(made.dataset, tmp_path), tmp_path / "shard-00001.zip"
+    content = bytearray(archive.read_bytes())
+    whole = bytes(content)
+    content[len(content) // 8] ^= 0xFF
+    archive.write_bytes(whole[:300] if harm == "cut off" else content)
+    if harm == "gone":
+        archive.unlink()
+    assert stored[0].name == made.names[0]
+    with pytest.raises(ValueError, match=r"shard-00001\.zip is damaged or gone .* delete it and run the command"):
+        stored[4]
+    archive.unlink(missing_ok=True)
+    assert write_failures(made, tmp_path, shard_size=4, progress=False) == 4
+    assert archive.read_bytes() == whole

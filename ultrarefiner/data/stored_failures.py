@@ -37,7 +37,7 @@ class StoredFailures(FittedView):
     Raises:
         FileNotFoundError: the folder holds no failures, or not all of them.
         ValueError: the failures are of cases that the data set does not have, of other true masks, or of another kind
-            of square.
+            of square; while reading, a damaged archive.
 
     Example:
         >>> import tempfile
@@ -102,10 +102,17 @@ class StoredFailures(FittedView):
     def _stored(self, index: int) -> Tensor:
         shard = Shard(self.folder, index // self._settings["shard_size"])
         key = (os.getpid(), shard.number)  # a forked process must not share a file's position with its parent
-        if key not in self._archives:
-            while len(self._archives) >= _OPEN:  # the oldest; systems allow a process a few hundred files
-                self._archives.pop(next(iter(self._archives))).close()
-            self._archives[key] = zipfile.ZipFile(shard.archive)
-        self._archives[key] = self._archives.pop(key)  # used last, closed last
-        with self._archives[key].open(shard.picture(index)) as stream, Image.open(stream) as picture:
-            return torch.from_numpy(np.array(picture)).float() / 255
+        try:
+            if key not in self._archives:
+                while len(self._archives) >= _OPEN:  # the oldest; systems allow a process a few hundred files
+                    self._archives.pop(next(iter(self._archives))).close()
+                self._archives[key] = zipfile.ZipFile(shard.archive)
+            self._archives[key] = self._archives.pop(key)  # used last, closed last
+            with self._archives[key].open(shard.picture(index)) as stream, Image.open(stream) as picture:
+                return torch.from_numpy(np.array(picture)).float() / 255
+        except (zipfile.BadZipFile, KeyError, OSError) as error:
+            message = (
+                f"{shard.archive} is damaged or gone ({error}); delete it and run the command that wrote it again, "
+                "which makes this one anew."
+            )
+            raise ValueError(message) from error
