@@ -17,11 +17,12 @@ from ultrarefiner.data import (
     Phantoms,
 )
 from ultrarefiner.losses import paper_weak_box_loss
+from ultrarefiner.ops import jitter_box
 from ultrarefiner.prompts import PromptModule, TokenPromptModule
 from ultrarefiner.sam import build_sam
 from ultrarefiner.systems import AutoMedSAM, AutoSAM, SAMRefiner, UltraRefiner, build_autosam_generator
 from ultrarefiner.training import AutoMedSAMRecipe, AutoSAMRecipe, load_coarse, train
-from ultrarefiner.training.prompted import filled_boxes, jittered
+from ultrarefiner.training.prompted import filled_boxes
 
 QUICK = {"batch_size": 4, "tensorboard": False, "progress": False}
 CASES = FittedCases(Phantoms(8, size=(48, 64)), 64)
@@ -119,7 +120,7 @@ def test_a_checkpoint_is_chosen_by_boxes_or_by_masks() -> None:
 
 def test_jitter_moves_each_side_by_its_share_and_no_more() -> None:
     boxes = torch.tensor([[[10.0, 20.0, 30.0, 60.0]]]).repeat(500, 1, 1)
-    moved = jittered(boxes, 0.1, torch.Generator().manual_seed(0)) - boxes
+    moved = jitter_box(boxes, 0.1, torch.Generator().manual_seed(0)) - boxes
     assert moved[..., 0::2].abs().max() <= 2
     assert moved[..., 1::2].abs().max() <= 4
     assert moved[..., 1::2].abs().max() > 3.9

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ultrarefiner.ops.boxes import box_profile, box_to_mask, clip_box, expand_box, soft_box, tight_box
+from ultrarefiner.ops.boxes import box_profile, box_to_mask, clip_box, expand_box, jitter_box, soft_box, tight_box
 from ultrarefiner.ops.checks import check_images, check_probability
 from ultrarefiner.ops.coordinates import (
     Frame,
@@ -39,6 +39,7 @@ __all__ = [
     "expand_box",
     "finite_logit",
     "index_to_edge",
+    "jitter_box",
     "linear_weights",
     "moments",
     "pad_frame",

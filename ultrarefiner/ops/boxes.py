@@ -64,6 +64,32 @@ def expand_box(boxes: Float[Tensor, "*batch 4"], fraction: float) -> Float[Tenso
     return torch.cat([boxes[..., :2] - margin, boxes[..., 2:] + margin], -1)
 
 
+def jitter_box(boxes: Float[Tensor, "*batch 4"], share: float, generator: torch.Generator) -> Float[Tensor, "*batch 4"]:
+    """Move each side by up to a share of the box's own width or height, drawn evenly.
+
+    A box keeps at least a pixel on each axis; one without an area, as an empty mask has, stays as it is.
+
+    Args:
+        boxes: (x0, y0, x1, y1) in pixel edges.
+        share: in [0, 0.5); 0 changes nothing.
+        generator: on the CPU.
+
+    Example:
+        >>> jitter_box(torch.tensor([[[0.0, 0.0, 10.0, 20.0]]]), 0.0, torch.Generator())
+        tensor([[[ 0.,  0., 10., 20.]]])
+    """
+    if share == 0:
+        return boxes
+    sides = (boxes[..., 2:] - boxes[..., :2]).repeat_interleave(2, -1)[..., [0, 2, 1, 3]]
+    drawn = torch.rand(boxes.shape, generator=generator).to(boxes) * 2 - 1
+    loose = boxes + share * drawn * sides
+    low, high = loose[..., :2], loose[..., 2:]
+    # A small box keeps a pixel: rounded to nothing it would say that there is no lesion.
+    middle, half = (low + high) / 2, ((high - low) / 2).clamp(min=0.5)
+    moved = torch.cat([middle - half, middle + half], -1)
+    return moved.where(sides > 0, boxes)
+
+
 def clip_box(boxes: Float[Tensor, "*batch 4"], size: Sequence[int]) -> Float[Tensor, "*batch 4"]:
     """Cut boxes off at the borders of a frame of ``size`` = (height, width).
 

@@ -7,6 +7,7 @@ from ultrarefiner.systems.automedsam import AutoMedSAM
 from ultrarefiner.systems.autosam import AutoSAM, MinMaxLogits, legacy_autosam
 from ultrarefiner.systems.autosam_generator import build_autosam_generator
 from ultrarefiner.systems.placement import prompts_on_image
+from ultrarefiner.systems.prompted import segment_prompted
 from ultrarefiner.systems.refiner import SAMRefiner
 from ultrarefiner.systems.ultrarefiner import UltraRefiner
 
@@ -20,4 +21,5 @@ __all__ = [
     "build_autosam_generator",
     "legacy_autosam",
     "prompts_on_image",
+    "segment_prompted",
 ]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ultrarefiner.data import Augmentation, Batch
 from ultrarefiner.losses import DiceBCELoss, WeakBoxLoss
-from ultrarefiner.ops.boxes import tight_box
+from ultrarefiner.ops.boxes import jitter_box, tight_box
 from ultrarefiner.systems import AutoMedSAM, AutoSAM
 from ultrarefiner.training.coarse import augmented
 from ultrarefiner.training.freezing import Unfreezing
@@ -162,7 +162,7 @@ class AutoMedSAMRecipe(FrozenSAMRecipe):
         """Segment, and ask what the boxes ask."""
         refuse_moved_embeddings(batch, self.augmentation)
         seen = augmented(self.augmentation, batch, generator)
-        boxes = jittered(tight_box(seen.masks > 0.5), self.jitter, generator)
+        boxes = jitter_box(tight_box(seen.masks > 0.5), self.jitter, generator)
         logits = self._logits(seen)
         loss: Tensor = self.loss(logits, boxes)
         return StepResult(loss, {"boxes": loss.detach()}, self.dice(logits.detach().sigmoid(), seen.masks).mean())
@@ -198,25 +198,6 @@ def filled_boxes(probability: Tensor) -> Tensor:
         return (there.int().cumsum(-1) > 0) & (there.flip(-1).int().cumsum(-1).flip(-1) > 0)
 
     return (span(rows)[..., :, None] & span(columns)[..., None, :]).float()
-
-
-def jittered(boxes: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Boxes whose sides each move by up to a share of the box's side, evenly.
-
-    Example:
-        >>> jittered(torch.tensor([[[0.0, 0.0, 10.0, 20.0]]]), 0.0, torch.Generator())
-        tensor([[[ 0.,  0., 10., 20.]]])
-    """
-    if share == 0:
-        return boxes
-    sides = (boxes[..., 2:] - boxes[..., :2]).repeat_interleave(2, -1)[..., [0, 2, 1, 3]]
-    drawn = torch.rand(boxes.shape, generator=generator).to(boxes) * 2 - 1
-    loose = boxes + share * drawn * sides
-    low, high = loose[..., :2], loose[..., 2:]
-    # A small box keeps a pixel: rounded to nothing it would say that there is no lesion.
-    middle, half = (low + high) / 2, ((high - low) / 2).clamp(min=0.5)
-    moved = torch.cat([middle - half, middle + half], -1)
-    return moved.where(sides > 0, boxes)
 
 
 def refuse_moved_embeddings(batch: Batch, augmentation: nn.Module | None) -> None:
