@@ -13,8 +13,8 @@ from ultrarefiner.data import CachedEmbeddings, EmbeddingCache, FittedCases, Pha
 from ultrarefiner.refinement import ROICropper
 from ultrarefiner.sam import build_sam
 from ultrarefiner.simulation import FailureSimulator
-from ultrarefiner.systems import SAMRefiner, build_autosam_generator, legacy_autosam
-from ultrarefiner.training import AutoSAMRecipe, CoarseRecipe, RefinerRecipe, train
+from ultrarefiner.systems import SAMRefiner, UltraRefiner, build_autosam_generator, legacy_autosam
+from ultrarefiner.training import AutoSAMRecipe, CoarseRecipe, JointRecipe, RefinerRecipe, train
 
 CASES = FittedCases(Phantoms(4, size=(48, 64)), 64)
 
@@ -116,4 +116,46 @@ def test_recipes_without_a_use_for_embeddings_say_so(tmp_path: Path) -> None:
         train(
             CoarseRecipe(torch.nn.Conv2d(1, 1, 3, padding=1)), CachedEmbeddings(CASES, cache), folder=tmp_path / "run",
             epochs=1, batch_size=2, tensorboard=False, progress=False,
+        )  # fmt: skip
+
+
+def joint_losses(folder: Path, *, cached: bool) -> list[float]:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        coarse = torch.nn.Conv2d(1, 1, 5, padding=2)
+    model = UltraRefiner(coarse=coarse, refiner=refiner())
+    dataset: FittedCases | CachedEmbeddings = CASES
+    if cached:
+        cache = EmbeddingCache(folder / "cache", model.refiner.sam)
+        cache.fill(CASES, progress=False)
+        dataset = CachedEmbeddings(CASES, cache)
+
+        def refuse(*_: object) -> None:
+            raise AssertionError("the encoder ran")
+
+        model.refiner.sam.image_encoder.register_forward_pre_hook(refuse)
+    recipe = JointRecipe(model, augmentation=None, coarse_learning_rate=1e-2, refiner_learning_rate=1e-3)
+    train(
+        recipe, dataset, folder=folder / "run", epochs=2, batch_size=2, log_every=1, tensorboard=False, progress=False
+    )
+    with (folder / "run" / "steps.csv").open() as stream:
+        return [float(row["train/loss"]) for row in csv.DictReader(stream)]
+
+
+def test_phase_3_too_has_the_losses_that_it_has_without_a_cache(tmp_path: Path) -> None:
+    live, stored = joint_losses(tmp_path / "live", cached=False), joint_losses(tmp_path / "stored", cached=True)
+    assert len(live) == 4
+    assert stored == pytest.approx(live, rel=2e-3)
+    assert live[0] != live[-1]
+
+
+def test_phase_3_refuses_what_does_not_go_with_stored_embeddings(tmp_path: Path) -> None:
+    model = UltraRefiner(coarse=torch.nn.Conv2d(1, 1, 5, padding=2), refiner=refiner())
+    cache = EmbeddingCache(tmp_path / "cache", model.refiner.sam)
+    cache.fill(CASES, progress=False)
+    recipe = JointRecipe(model, augmentation=None, freeze_image_encoder=False)
+    with pytest.raises(ValueError, match="freeze_image_encoder must be True with stored"):
+        train(
+            recipe, CachedEmbeddings(CASES, cache), folder=tmp_path / "run", epochs=1, batch_size=2, tensorboard=False,
+            progress=False,
         )  # fmt: skip

@@ -56,7 +56,11 @@ class UltraRefiner(nn.Module):
         self.gradient_scale = gradient_scale
 
     def forward(
-        self, images: Float[Tensor, "b c h w"], content_sizes: Int[Tensor, "b 2"] | None = None
+        self,
+        images: Float[Tensor, "b c h w"],
+        content_sizes: Int[Tensor, "b 2"] | None = None,
+        *,
+        embeddings: Float[Tensor, "b d low_h low_w"] | None = None,
     ) -> RefinedSegmentation:
         """Segment and refine.
 
@@ -64,6 +68,8 @@ class UltraRefiner(nn.Module):
             images: grey or RGB in [0, 1].
             content_sizes: (height, width) of what of each image is not padding right or below (a `Batch` has them):
                 SAM's regions stay inside it. None where images are not padded to a common size.
+            embeddings: SAM's embeddings of these images (the refiner's ``encode``), to spare its encoder; for a refiner
+                that sees whole images.
 
         Returns:
             Coarse and refined masks on the images' pixels, logits and probabilities. Where the coarse mask is empty the
@@ -78,7 +84,14 @@ class UltraRefiner(nn.Module):
         coarse_probability = torch.sigmoid(coarse_logits)
         passed_logits = scale_gradient(coarse_logits, self.gradient_scale)
         passed_probability = torch.sigmoid(passed_logits)
-        refinement = self.refiner(images, passed_probability, coarse_logits=passed_logits, content_sizes=content_sizes)
+        refinement = self.refiner(
+            images if embeddings is None else None,
+            passed_probability,
+            embeddings=embeddings,
+            image_size=images.shape[-2:],
+            coarse_logits=passed_logits,
+            content_sizes=content_sizes,
+        )
         refined_logits, gate = refinement.logits, None
         refined_probability = torch.sigmoid(refined_logits)
         if self.gate is not None:

@@ -21,6 +21,7 @@ from ultrarefiner.training.recipe import ParameterGroup, Prediction, Recipe, Ste
 from ultrarefiner.training.refiner import RefinerRecipe
 from ultrarefiner.training.result import TrainingResult
 from ultrarefiner.training.schedule import Cosine, Polynomial, Schedule, cosine_factor, polynomial_factor
+from ultrarefiner.training.watching import Moment, Watcher
 
 __all__ = [
     "MICROSEGNET",
@@ -31,6 +32,7 @@ __all__ = [
     "CoarseRecipe",
     "Cosine",
     "JointRecipe",
+    "Moment",
     "ParameterGroup",
     "Polynomial",
     "Prediction",
@@ -41,6 +43,7 @@ __all__ = [
     "StepResult",
     "TrainingResult",
     "Unfreezing",
+    "Watcher",
     "cosine_factor",
     "dice_of_images",
     "freeze",

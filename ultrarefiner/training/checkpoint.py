@@ -51,6 +51,12 @@ def save_best(run: Run, dice: float) -> None:
     _write(run, "best.pt", {"dice": dice, "epoch": run.progress.epoch})
 
 
+def keep(run: Run, scores: Mapping[str, float]) -> None:
+    """Write the weights of every so many epochs to a file of their own, ``epoch0009.pt``, which stays."""
+    if run.keep_every is not None and (run.progress.epoch + 1) % run.keep_every == 0:
+        _write(run, f"epoch{run.progress.epoch:04d}.pt", {"epoch": run.progress.epoch, **scores})
+
+
 def settings_of(recipe: Recipe, plan: Plan, dataset: FittedSet, validation: FittedSet | None) -> dict[str, Any]:
     """What makes a run this run and no other, as plain values.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from ultrarefiner.checkpoints.files import read_tensors
-from ultrarefiner.training.checkpoint import resume, save_best, save_last, settings_of
+from ultrarefiner.training.checkpoint import keep, resume, save_best, save_last, settings_of
 from ultrarefiner.training.epoch import interrupt, refuse_nonfinite, share_buffers, train_epoch, validate
 from ultrarefiner.training.freezing import Stages
 from ultrarefiner.training.loading import FittedSet, TrainingData, ValidationData
@@ -23,6 +24,7 @@ from ultrarefiner.training.recipe import Recipe
 from ultrarefiner.training.result import TrainingResult
 from ultrarefiner.training.run import Progress, Run, Step
 from ultrarefiner.training.stopping import StopRequest
+from ultrarefiner.training.watching import Watcher, tell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,19 +32,22 @@ class Reports:
     """What a run tells of itself; it does not change what is computed. See `train`.
 
     Raises:
-        ValueError: a number of steps below 1.
+        ValueError: a number of steps or epochs below 1.
     """
 
     checkpoint_every: int | None
     log_every: int | None
     tensorboard: bool
     progress: bool
+    keep_every: int | None = None
+    watchers: Sequence[Watcher] = ()
 
     def __post_init__(self) -> None:
-        for name in ("checkpoint_every", "log_every"):
-            steps = getattr(self, name)
-            if steps is not None and steps < 1:
-                message = f"{name} must be at least 1 step, or None for each epoch's end only, but it is {steps}."
+        for name, unit in (("checkpoint_every", "step"), ("log_every", "step"), ("keep_every", "epoch")):
+            number = getattr(self, name)
+            if number is not None and number < 1:
+                other = "no such files" if unit == "epoch" else "each epoch's end only"
+                message = f"{name} must be at least 1 {unit}, or None for {other}, but it is {number}."
                 raise ValueError(message)
 
 
@@ -141,6 +146,8 @@ class Job:
             progress=Progress(),
             checkpoint_every=self.reports.checkpoint_every,
             log_every=self.reports.log_every,
+            keep_every=self.reports.keep_every,
+            watchers=self.reports.watchers,
         )
 
 
@@ -187,8 +194,10 @@ def _finish_epoch(run: Run) -> None:
     if "dice" in scores and (progress.best_dice is None or scores["dice"] > progress.best_dice):
         progress.best_dice, progress.best_epoch = scores["dice"], progress.epoch
         save_best(run, scores["dice"])
+    keep(run, scores)
     run.logs.end_epoch(step=progress.step, epoch=progress.epoch, train=means, validation=scores)
     progress.epoch += 1
     progress.batch = 0
     progress.epoch_means.clear()
     save_last(run)
+    tell(run, progress.epoch - 1, scores)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,10 +19,11 @@ from ultrarefiner.training.recipe import (
     Prediction,
     Recipe,
     StepResult,
+    check_cache,
     dice_of_images,
     refuse_side_logits,
 )
-from ultrarefiner.training.refiner import IMAGE_ENCODER, iou_term
+from ultrarefiner.training.refiner import IMAGE_ENCODER, iou_term, refuse_embeddings
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +31,8 @@ class JointRecipe(Recipe):
     """Train an `UltraRefiner` end to end.
 
     Build it after the weights of phases 1 and 2 are loaded: the anchor remembers the coarse network as it is
-    now.
+    now. Where the data set brings SAM's embeddings (`ultrarefiner.data.CachedEmbeddings`), the image encoder does not
+    run; the coarse network does.
 
     Args:
         model: coarse network, refiner and perhaps a gate. Its ``gradient_scale`` is the factor on what the
@@ -117,11 +120,17 @@ class JointRecipe(Recipe):
             for name, part in self.parts().items()
         ]
 
+    def check_data(self, dataset: Any) -> None:
+        """Stored embeddings must be of this refiner's SAM."""
+        check_cache(dataset, self.model.refiner.sam, self.model.refiner.input_policy)
+
     def step(self, batch: Batch, generator: torch.Generator) -> StepResult:
         """Segment, refine, and compare both masks with the truth."""
+        hindrances = {"freeze_image_encoder must be True": not self.freeze_image_encoder}
+        refuse_embeddings(batch, self.augmentation, self.model.refiner, hindrances)
         seen = augmented(self.augmentation, batch, generator)
-        images, masks, content_sizes = seen.images, seen.masks, seen.content_sizes
-        out = self.model(images, content_sizes)
+        images, masks = seen.images, seen.masks
+        out = self.model(images, seen.content_sizes, embeddings=seen.embeddings)
         coarse = self.coarse_loss(out.coarse_logits, masks)
         refined = self.loss(out.refined_logits, masks, out.coarse_probability)
         iou = iou_term(self.iou_loss, self.model.refiner, out.refinement, masks, images)
@@ -136,5 +145,5 @@ class JointRecipe(Recipe):
 
     def predict(self, batch: Batch, cases: Sequence[int]) -> Prediction:  # noqa: ARG002 - nothing is drawn
         """The refined masks, and the coarse ones they came from."""
-        out = self.model(batch.images, batch.content_sizes)
+        out = self.model(batch.images, batch.content_sizes, embeddings=batch.embeddings)
         return Prediction(out.refined_probability, out.coarse_probability)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ultrarefiner.checkpoints.files import Location
@@ -13,6 +14,7 @@ from ultrarefiner.training.provenance import refuse_leak
 from ultrarefiner.training.recipe import Recipe
 from ultrarefiner.training.result import TrainingResult
 from ultrarefiner.training.schedule import Cosine, Schedule
+from ultrarefiner.training.watching import Watcher
 
 
 def train(
@@ -36,6 +38,8 @@ def train(
     workers: int = 0,
     checkpoint_every: int | None = 1000,
     log_every: int | None = 10,
+    keep_every: int | None = None,
+    watchers: Sequence[Watcher] = (),
     resume: bool = True,
     tensorboard: bool = True,
     progress: bool = True,
@@ -72,6 +76,9 @@ def train(
         checkpoint_every: steps between checkpoints within an epoch; None for none. There is one after each
             epoch in any case.
         log_every: steps between reports; None for one at the end of each epoch.
+        keep_every: epochs between checkpoints that stay, ``epoch0009.pt`` and so on, weights only; None for none.
+        watchers: called after each epoch, on the first process, with a `Moment`: pictures, other scores. The epoch is
+            saved before. Where processes are spawned, they are copied.
         resume: go on from ``last.pt``, which the logger "ultrarefiner" reports (level INFO); False refuses a folder
             that has one.
         tensorboard: write TensorBoard's files.
@@ -120,7 +127,12 @@ def train(
         precision=precision,
     )
     reports = Reports(
-        checkpoint_every=checkpoint_every, log_every=log_every, tensorboard=tensorboard, progress=progress
+        checkpoint_every=checkpoint_every,
+        log_every=log_every,
+        tensorboard=tensorboard,
+        progress=progress,
+        keep_every=keep_every,
+        watchers=tuple(watchers),
     )
     fabric = make_fabric(strategy, accelerator=accelerator, devices=devices, num_nodes=num_nodes, precision=precision)
     job = Job(recipe, dataset, validation, plan=plan, folder=folder, workers=workers, reports=reports)

@@ -102,7 +102,8 @@ class RefinerRecipe(Recipe):
 
     def step(self, batch: Batch, generator: torch.Generator) -> StepResult:
         """Damage the masks, if need be, refine them, compare."""
-        self._check_embeddings(batch)
+        hindrances = {"train_image_encoder must be False": self.train_image_encoder}
+        refuse_embeddings(batch, self.augmentation, self.refiner, hindrances)
         seen = augmented(self.augmentation, batch, generator)
         images, masks = seen.images, seen.masks
         damaged = seen.coarse_probability
@@ -137,28 +138,42 @@ class RefinerRecipe(Recipe):
         )
         return found
 
-    def _check_embeddings(self, batch: Batch) -> None:
-        if batch.embeddings is None:
-            return
-        hindrances = {
-            "augmentation must be None": self.augmentation is not None,
-            "train_image_encoder must be False": self.train_image_encoder,
-            "the refiner must have no cropper": self.refiner.cropper is not None,
-        }
-        wrong = [what for what, there in hindrances.items() if there]
-        if wrong:
-            message = (
-                f"{' and '.join(wrong)} with stored embeddings, which are of whole images as they are; or train "
-                "without CachedEmbeddings."
-            )
-            raise ValueError(message)
-
     def _damaged_alone(self, masks: Tensor, cases: Sequence[int]) -> Tensor:
         generators = [
             torch.Generator().manual_seed(stable_seed("failure", self.validation_seed, case)) for case in cases
         ]
         with full_precision(masks):
             return torch.cat([self.failures(mask[None], drawn) for mask, drawn in zip(masks, generators, strict=True)])
+
+
+def refuse_embeddings(
+    batch: Batch, augmentation: nn.Module | None, refiner: SAMRefiner, hindrances: Mapping[str, bool]
+) -> None:
+    """Raise if a batch brings stored embeddings, and something needs others.
+
+    Args:
+        batch: with embeddings or without.
+        augmentation: of the recipe.
+        refiner: that would be told them.
+        hindrances: further ones: what must be otherwise, and whether it is in the way.
+
+    Raises:
+        ValueError: something is in the way.
+    """
+    if batch.embeddings is None:
+        return
+    all_hindrances = {
+        "augmentation must be None": augmentation is not None,
+        **hindrances,
+        "the refiner must have no cropper": refiner.cropper is not None,
+    }
+    wrong = [what for what, there in all_hindrances.items() if there]
+    if wrong:
+        message = (
+            f"{' and '.join(wrong)} with stored embeddings, which are of whole images as they are; or train "
+            "without CachedEmbeddings."
+        )
+        raise ValueError(message)
 
 
 def iou_term(loss: nn.Module, refiner: SAMRefiner, refinement: Refinement, masks: Tensor, images: Tensor) -> Tensor:

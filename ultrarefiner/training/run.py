@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,8 @@ class Run:
         progress: where the run is.
         checkpoint_every: steps between checkpoints; None for one at the end of each epoch only.
         log_every: steps between rows of ``steps.csv``; None for one at the end of each epoch only.
+        keep_every: epochs between checkpoints that are kept; None for none.
+        watchers: called after each epoch with a `Moment`.
     """
 
     fabric: Any
@@ -80,6 +82,8 @@ class Run:
     progress: Progress
     checkpoint_every: int | None
     log_every: int | None
+    keep_every: int | None = None
+    watchers: Sequence[Callable[[Any], None]] = ()
 
 
 class Parcel:
