@@ -93,8 +93,38 @@ def more(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(small=True)
 
 
+def frozen_sam(args: argparse.Namespace) -> ur.SAM:
+    """What AutoSAM and AutoMedSAM leave as it is: SAM or MedSAM with their weights; small, one trained on phantoms."""
+    if args.sam_weights is not None or not args.small:
+        size = "tiny" if args.small else "vit_b"
+        sam = ur.build_sam(size, input_policy=args.input_policy, image_size=SIZE if args.small else None)
+        if args.sam_weights is None:
+            print("no --sam-weights: a SAM of random weights has nothing to say; this shows that everything runs")
+        else:
+            print(ur.load_weights(sam, args.sam_weights, layout="sam"))
+        return sam
+    path = args.out / "phantoms" / "small_sam" / "sam.pt"
+    if not path.exists():
+        print("a small SAM is trained first, once, on phantoms (examples/small_sam.py)")
+        run = argparse.Namespace(**{**vars(args), "data": None, "epochs": args.sam_epochs, "phantoms": args.phantoms})
+        train_sam(run)
+    sam = ur.build_sam("tiny", image_size=SIZE)
+    ur.load_weights(sam, path, layout="sam")
+    return sam
+
+
+def sam_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--phantoms", type=int, default=2000, help="how many the small SAM is trained on")
+    parser.add_argument("--sam-epochs", type=int, default=8, help="epochs of the small SAM on phantoms")
+
+
 def main() -> None:
     args = setting.arguments(__doc__, more=more)
+    train_sam(args)
+
+
+def train_sam(args: argparse.Namespace) -> None:
+    """On phantoms, or on the training cases of a fold."""
     torch.manual_seed(args.seed)
     sam = ur.build_sam("tiny", image_size=SIZE)
     if args.data is None:

@@ -17,12 +17,11 @@ from ultrarefiner.data import (
     Phantoms,
 )
 from ultrarefiner.losses import paper_weak_box_loss
-from ultrarefiner.ops import jitter_box
+from ultrarefiner.ops import fill_box, jitter_box
 from ultrarefiner.prompts import PromptModule, TokenPromptModule
 from ultrarefiner.sam import build_sam
 from ultrarefiner.systems import AutoMedSAM, AutoSAM, SAMRefiner, UltraRefiner, build_autosam_generator
-from ultrarefiner.training import AutoMedSAMRecipe, AutoSAMRecipe, load_coarse, train
-from ultrarefiner.training.prompted import filled_boxes
+from ultrarefiner.training import AutoMedSAMRecipe, AutoSAMRecipe, MaskedAutoMedSAMRecipe, load_coarse, train
 
 QUICK = {"batch_size": 4, "tensorboard": False, "progress": False}
 CASES = FittedCases(Phantoms(8, size=(48, 64)), 64)
@@ -110,12 +109,12 @@ def test_stored_embeddings_of_moved_images_are_refused(tmp_path: Path, build: st
 def test_a_checkpoint_is_chosen_by_boxes_or_by_masks() -> None:
     masks = torch.zeros(1, 1, 8, 8)
     masks[..., 2, 2:6] = masks[..., 2:6, 2] = 1  # an L in a box of 4 x 4
-    full = filled_boxes(masks)
+    full = fill_box(masks)
     assert full.sum() == 16
     by_box, by_mask = (AutoMedSAMRecipe(automedsam(), choose_by=word) for word in ("box", "mask"))
     assert by_box.dice(full, masks).item() == 1
     assert by_mask.dice(full, masks).item() == pytest.approx(2 * 7 / (16 + 7))
-    assert filled_boxes(torch.zeros(1, 1, 3, 3)).sum() == 0
+    assert fill_box(torch.zeros(1, 1, 3, 3)).sum() == 0
 
 
 def test_jitter_moves_each_side_by_its_share_and_no_more() -> None:
@@ -165,3 +164,21 @@ def test_a_table_of_boxes_is_a_data_set_without_any_mask(tmp_path: Path) -> None
 def test_boxes_that_cannot_be_are_said(tmp_path: Path, rows: str, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         _ = table(tmp_path, rows)[0]
+
+
+def test_masks_teach_automedsam_more_than_boxes_say(tmp_path: Path) -> None:
+    """On its own training cases, so that only the loss makes the difference; SAM is random, its decoder included."""
+    model = automedsam()
+    before = frozen(model)
+    cache = EmbeddingCache(tmp_path / "cache", model.sam)
+    cache.fill(CASES, progress=False)
+    recipe = MaskedAutoMedSAMRecipe(model, learning_rate=1e-2)
+    train(recipe, CachedEmbeddings(CASES, cache), folder=tmp_path / "run", epochs=6, **QUICK)
+    losses = [float(line.split(",")[2]) for line in _rows(tmp_path / "run")]
+    assert losses[-1] < losses[0] - 0.01
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.sam.state_dict().items())
+    with pytest.raises(ValueError, match="augmentation must be None with stored embeddings"):
+        train(
+            MaskedAutoMedSAMRecipe(automedsam(), augmentation=Augmentation()), CachedEmbeddings(CASES, cache),
+            folder=tmp_path / "other", epochs=1, **QUICK,
+        )  # fmt: skip

@@ -9,6 +9,9 @@ from typing import Any
 
 _FAILED, _INTERRUPTED = 1, 130
 
+SWITCHES = frozenset({"augment", "progress", "sheet", "synthetic"})
+"""Flags that are true or false; they may stand alone."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
@@ -37,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         # A dictionary of commands, so that one command is a subcommand, too.
-        told = auto_cli(known, args=[_flag(argument) for argument in given], as_positional=False)
+        told = auto_cli(known, args=_flags(given), as_positional=False)
     except KeyboardInterrupt:
         sys.stderr.write("ultrarefiner: stopped; the same command goes on from here.\n")
         return _INTERRUPTED
@@ -50,14 +53,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def commands() -> dict[str, Any]:
     """Every command by its name; imported here, as each brings optional packages."""
+    from ultrarefiner.cli.cache import cache
     from ultrarefiner.cli.simulate import simulate
+    from ultrarefiner.cli.train import automedsam, autosam
 
-    return {"simulate": simulate}
+    return {"cache": cache, "simulate": simulate, "train": {"autosam": autosam, "automedsam": automedsam}}
 
 
-def _flag(argument: str) -> str:
-    """``--shard-size`` is ``--shard_size``."""
-    if not argument.startswith("--"):
-        return argument
-    name, equals, value = argument[2:].partition("=")
-    return f"--{name.replace('-', '_')}{equals}{value}"
+def _flags(arguments: Sequence[str]) -> list[str]:
+    """``--shard-size`` is ``--shard_size``, a bare ``--synthetic`` is true, ``--no-progress`` is false."""
+    flags = []
+    for argument, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+        if not argument.startswith("--"):
+            flags.append(argument)
+            continue
+        name, equals, value = argument[2:].partition("=")
+        name = name.replace("-", "_")
+        if not equals and name in SWITCHES and following.startswith("-"):
+            equals, value = "=", "true"
+        elif not equals and name.removeprefix("no_") in SWITCHES and name.startswith("no_"):
+            name, equals, value = name.removeprefix("no_"), "=", "false"
+        flags.append(f"--{name}{equals}{value}")
+    return flags

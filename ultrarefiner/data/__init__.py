@@ -5,6 +5,7 @@ from __future__ import annotations
 from ultrarefiner.data.augmentation import Augmentation
 from ultrarefiner.data.batches import Batch, FittedCases, SeededSampler, collate
 from ultrarefiner.data.box_table import BoxTable
+from ultrarefiner.data.boxes_of import BoxesOf
 from ultrarefiner.data.breast_ultrasound import BUS, BUSBRA, BUSUC, BUSUCLM, UDIAT
 from ultrarefiner.data.busi import BUSI
 from ultrarefiner.data.cached_embeddings import CachedEmbeddings
@@ -15,9 +16,12 @@ from ultrarefiner.data.failure_writing import write_failures
 from ultrarefiner.data.fit import Fit, FittedCase, FitToSquare, StretchToSquare
 from ultrarefiner.data.folder import ImageFolder
 from ultrarefiner.data.folds import Folds, group_folds
-from ultrarefiner.data.images import read_image, read_mask
+from ultrarefiner.data.glas import GlaS
+from ultrarefiner.data.images import read_image, read_labels, read_mask, read_rgb
 from ultrarefiner.data.micro_ultrasound import MicroUltrasound
+from ultrarefiner.data.monuseg import MoNuSeg
 from ultrarefiner.data.phantoms import Phantoms
+from ultrarefiner.data.polyps import Polyps
 from ultrarefiner.data.predictions import CoarsePredictions, PredictedCases
 from ultrarefiner.data.simulated import Mixed, SimulatedFailures
 from ultrarefiner.data.stored_failures import StoredFailures
@@ -33,6 +37,7 @@ __all__ = [
     "Augmentation",
     "Batch",
     "BoxTable",
+    "BoxesOf",
     "CachedEmbeddings",
     "Case",
     "CaseDataset",
@@ -46,10 +51,13 @@ __all__ = [
     "FittedCase",
     "FittedCases",
     "Folds",
+    "GlaS",
     "ImageFolder",
     "MicroUltrasound",
     "Mixed",
+    "MoNuSeg",
     "Phantoms",
+    "Polyps",
     "PredictedCases",
     "SeededSampler",
     "SimulatedFailures",
@@ -62,7 +70,9 @@ __all__ = [
     "group_folds",
     "join",
     "read_image",
+    "read_labels",
     "read_manifest",
     "read_mask",
+    "read_rgb",
     "write_failures",
 ]

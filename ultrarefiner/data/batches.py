@@ -20,7 +20,7 @@ class Batch(NamedTuple):
     """Fitted cases, stacked; a named tuple, which loaders and Lightning Fabric move to a device as it is.
 
     Attributes:
-        images: grey images in [0, 1], `PADDING_GREY` right of and below their content.
+        images: in [0, 1], all grey (one channel) or all RGB (three); `PADDING_GREY` right of and below their content.
         masks: 0 or 1, one mask an image.
         names: the names of the cases.
         content_sizes: (height, width) of each image's content in the square.
@@ -30,7 +30,7 @@ class Batch(NamedTuple):
         embeddings: SAM's embeddings of the images, where they were computed before; None where they were not.
     """
 
-    images: Float[Tensor, "b 1 s s"]
+    images: Float[Tensor, "b c s s"]
     masks: Float[Tensor, "b 1 s s"]
     names: tuple[str, ...]
     content_sizes: Int[Tensor, "b 2"]
@@ -47,8 +47,8 @@ class FittedCases(Dataset[FittedCase]):
         dataset: the cases.
         size: the side of the square, in pixels, for `FitToSquare`; or a fit such as ``StretchToSquare(224)``.
         keep_in_memory: keep what was read once: 5 bytes a pixel of the square (the image in float32, the mask in one
-            byte; a second annotation takes a sixth), that is 0.33 MB a case at 256 and 5.2 MB at 1024. Each worker of
-            a data loader keeps its own, but for what `fill` has read before it started.
+            byte; a second annotation takes a sixth), that is 0.33 MB a case at 256 and 5.2 MB at 1024; 13 bytes in
+            colour. Each worker of a data loader keeps its own, but for what `fill` has read before it started.
 
     Attributes:
         names: the cases' names, in order.
@@ -162,8 +162,8 @@ def collate(cases: Sequence[FittedCase]) -> Batch:
     """Stack fitted cases, for the ``collate_fn`` of a data loader.
 
     Raises:
-        ValueError: there is no case, their squares differ in size, or some but not all have a second annotation, a
-            coarse mask or an embedding.
+        ValueError: there is no case, their squares differ in size, some are grey and some in colour, or some but not
+            all have a second annotation, a coarse mask or an embedding.
 
     Example:
         >>> from ultrarefiner.data.phantoms import Phantoms
@@ -176,6 +176,14 @@ def collate(cases: Sequence[FittedCase]) -> Batch:
         message = (
             f"a batch needs cases fitted to one square, got the sizes {sorted(sizes)}; fit all with the same "
             "FitToSquare"
+        )
+        raise ValueError(message)
+    channels = {case.image.shape[0]: case.name for case in cases}
+    if len(channels) != 1 or not channels.keys() <= {1, 3}:
+        shown = " and ".join(f"{count} ({name!r})" for count, name in sorted(channels.items()))
+        message = (
+            f"a batch needs images that all have 1 channel (grey) or all have 3 (RGB), got {shown}; open all data sets "
+            "with colour=False, or all with colour=True"
         )
         raise ValueError(message)
     return Batch(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ultrarefiner.data.cases import CaseDataset, CaseFiles
 from ultrarefiner.data.folder import find_root, pictures_in
-from ultrarefiner.data.tables import read_groups
+from ultrarefiner.data.tables import check_named, read_groups
 
 _MASK = re.compile(r"^(?P<name>.+)_mask(_[0-9]+)?$")
 
@@ -63,18 +63,7 @@ class BUSI(CaseDataset):
                 files.append(CaseFiles(name=name, image=image, masks=masks, label=label, group=group))
         super().__init__(files)
         if group_of is not None:
-            _check_named(self.names, group_of, groups)
-
-
-def _check_named(names: tuple[str, ...], group_of: dict[str, str], table: str | Path | None) -> None:
-    missing = [name for name in names if name not in group_of]
-    if missing:
-        message = (
-            f"{table} gives no group to {len(missing)} of the {len(names)} cases, the first is {missing[0]!r}; "
-            "a case without near-duplicates needs a line with a group of its own: take the table of this data set, "
-            "or add the lines"
-        )
-        raise ValueError(message)
+            check_named(self.names, group_of, groups)
 
 
 def _with_masks(folder: Path) -> dict[str, tuple[Path, tuple[Path, ...]]]:

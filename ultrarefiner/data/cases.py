@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ultrarefiner.data.images import read_image, read_mask
+from ultrarefiner.data.images import read_image, read_labels, read_mask, read_rgb
 
 _Item = TypeVar("_Item")
 
@@ -29,6 +29,8 @@ class CaseFiles:
         masks: one file a lesion, or a single one; no file at all means that there is no lesion.
         label: "benign", "malignant", "normal", or "unknown" where the set does not say.
         group: cases of one group (a patient, near-duplicates) never stand in two folds.
+        label_maps: whether the masks are label maps, one number an object, in which any number above 0 is lesion
+            (`read_labels`); else they are black and white (`read_mask`).
     """
 
     name: str
@@ -36,6 +38,7 @@ class CaseFiles:
     masks: tuple[Path, ...]
     label: str
     group: str
+    label_maps: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Case:
 
     Attributes:
         name: unique in its data set.
-        image: grey, in [0, 1].
+        image: in [0, 1], one channel (grey) or three (RGB).
         mask: 0 or 1; the union of all lesions, all zero where there is none.
         label: "benign", "malignant", "normal" or "unknown".
         group: what must stay together in a fold.
@@ -52,7 +55,7 @@ class Case:
     """
 
     name: str
-    image: Float[Tensor, "1 h w"]
+    image: Float[Tensor, "c h w"]
     mask: Float[Tensor, "1 h w"]
     label: str
     group: str
@@ -93,6 +96,8 @@ class CaseDataset(Dataset[Case]):
     Args:
         files: the cases, in any order; they are put in natural order of their names ("benign (2)" before
             "benign (10)").
+        colour: whether images are read with their colours, as three channels (`read_rgb`), or as one grey channel
+            (`read_image`).
         unseen: whether the set is kept for testing alone: `group_folds` then refuses it.
 
     Raises:
@@ -105,7 +110,7 @@ class CaseDataset(Dataset[Case]):
         (2, ('b2', 'b10'), ('patient 10',))
     """
 
-    def __init__(self, files: Iterable[CaseFiles], *, unseen: bool = False) -> None:
+    def __init__(self, files: Iterable[CaseFiles], *, colour: bool = False, unseen: bool = False) -> None:
         ordered = tuple(sorted(files, key=lambda case: natural_key(case.name)))
         if not ordered:
             message = "a data set needs at least one case, none was given; check the folder and the names to keep"
@@ -117,6 +122,7 @@ class CaseDataset(Dataset[Case]):
             )
             raise ValueError(message)
         self.files = ordered
+        self.colour = colour
         self.unseen = unseen
 
     @property
@@ -140,17 +146,22 @@ class CaseDataset(Dataset[Case]):
         Raises:
             ValueError: a name is not in the data set, or no name was given.
         """
-        return CaseDataset(select_named(self.files, self.names, names), unseen=self.unseen)
+        chosen = select_named(self.files, self.names, names)
+        return CaseDataset(chosen, colour=self.colour, unseen=self.unseen)
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> Case:
-        return load_case(self.files[index])
+        return load_case(self.files[index], colour=self.colour)
 
 
-def load_case(files: CaseFiles) -> Case:
+def load_case(files: CaseFiles, *, colour: bool = False) -> Case:
     """Read one case: its image, and the union of its masks.
+
+    Args:
+        files: where they lie.
+        colour: whether the image is read as RGB, or as grey.
 
     Raises:
         FileNotFoundError: a file is not there.
@@ -165,11 +176,11 @@ def load_case(files: CaseFiles) -> Case:
         >>> case.image.mean().item(), case.mask.sum().item()
         (1.0, 0.0)
     """
-    image = read_image(files.image)
-    mask = torch.zeros_like(image)
+    image = read_rgb(files.image) if colour else read_image(files.image)
+    mask = torch.zeros_like(image[:1])
     for path in files.masks:
-        lesion = read_mask(path)
-        if lesion.shape != image.shape:
+        lesion = read_labels(path) if files.label_maps else read_mask(path)
+        if lesion.shape != mask.shape:
             message = (
                 f"{path} has the size (height, width) {tuple(lesion.shape[-2:])}, but its image "
                 f"{files.image} has "
@@ -190,17 +201,28 @@ def join(sets: Mapping[str, CaseDataset]) -> CaseDataset:
     Returns:
         All cases, called "key/name" in groups "key/group"; unseen if one of the sets is.
 
+    Raises:
+        ValueError: some sets are read in colour and some in grey.
+
     Example:
         >>> one = CaseDataset([CaseFiles("1", Path("1.png"), (), "benign", "p1")])
         >>> join({"bus": one, "uc": one}).names
         ('bus/1', 'uc/1')
     """
+    colours = {dataset.colour for dataset in sets.values()}
+    if len(colours) > 1:
+        coloured = [key for key, dataset in sets.items() if dataset.colour]
+        message = (
+            f"sets must all be read in colour or all in grey to be joined, but of {', '.join(sets)} only "
+            f"{', '.join(coloured)} are in colour; open all of them with the same colour"
+        )
+        raise ValueError(message)
     files = [
         replace(case, name=f"{key}/{case.name}", group=f"{key}/{case.group}")
         for key, dataset in sets.items()
         for case in dataset.files
     ]
-    return CaseDataset(files, unseen=any(dataset.unseen for dataset in sets.values()))
+    return CaseDataset(files, colour=True in colours, unseen=any(dataset.unseen for dataset in sets.values()))
 
 
 def select_named(items: Sequence[_Item], names: Sequence[str], wanted: Iterable[str]) -> list[_Item]:

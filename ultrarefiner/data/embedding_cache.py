@@ -356,7 +356,6 @@ class _Writer:
     def _begin(self, shape: tuple[int, ...]) -> None:
         self._name = f"{self._stem}-{self._arrays:05d}.npy"
         self._arrays += 1
-        self._array = np.lib.format.open_memmap(
-            self._folder / self._name, mode="w+", dtype=np.float16, shape=(self._rows, *shape)
-        )
+        create: Any = np.lib.format.open_memmap  # numpy's types for it differ from release to release
+        self._array = create(self._folder / self._name, mode="w+", dtype=np.float16, shape=(self._rows, *shape))
         self._row = 0

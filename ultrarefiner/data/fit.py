@@ -20,7 +20,7 @@ class FittedCase:
 
     Attributes:
         name: the case's name.
-        image: in [0, 1]; right of and below the content it is `PADDING_GREY`.
+        image: in [0, 1], grey or RGB; right of and below the content it is `PADDING_GREY` in all channels.
         mask: 0 or 1.
         content_size: (height, width) that the picture covers in the frame, from the top left corner.
         original_size: (height, width) of the picture on disk.
@@ -30,7 +30,7 @@ class FittedCase:
     """
 
     name: str
-    image: Float[Tensor, "1 s s"]
+    image: Float[Tensor, "c s s"]
     mask: Float[Tensor, "1 s s"]
     content_size: tuple[int, int]
     original_size: tuple[int, int]

@@ -19,6 +19,8 @@ class ImageFolder(CaseDataset):
         mask_suffix: what stands between an image's name and the end of its mask's name, for example "_mask".
         group: the group (patient) of a case, from its name; without it every case is a group of its own.
         label: the label of a case, from its name; without it every label is "unknown".
+        label_maps: whether the masks are label maps, one number an object, in which any number above 0 is lesion.
+        colour: whether images are read with their colours; the default is grey.
         unseen: whether the set is kept for testing alone.
 
     Raises:
@@ -45,6 +47,8 @@ class ImageFolder(CaseDataset):
         mask_suffix: str = "",
         group: Callable[[str], str] | None = None,
         label: Callable[[str], str] | None = None,
+        label_maps: bool = False,
+        colour: bool = False,
         unseen: bool = False,
     ) -> None:
         pairs = pair_files(images, masks, mask_stem=lambda stem: stem + mask_suffix)
@@ -55,10 +59,11 @@ class ImageFolder(CaseDataset):
                 masks=(mask,),
                 label="unknown" if label is None else label(name),
                 group=name if group is None else group(name),
+                label_maps=label_maps,
             )
             for name, image, mask in pairs
         ]
-        super().__init__(files, unseen=unseen)
+        super().__init__(files, colour=colour, unseen=unseen)
 
 
 def pair_files(
@@ -160,6 +165,31 @@ def find_root(root: str | Path, parts: Sequence[str], *, inside: Sequence[str], 
     looked = ", ".join(str(place) for place in places)
     message = (
         f"no {dataset} here: expected {' and '.join(parts)} in one of {looked}; give the folder that has them as root"
+    )
+    raise FileNotFoundError(message)
+
+
+def find_folder(places: Sequence[Path], names: Sequence[str], *, dataset: str) -> Path:
+    """The first folder of one of the names in one of the places: the same data set is packed under several names.
+
+    Raises:
+        FileNotFoundError: there is none; the sentence says which folders were looked at.
+
+    Example:
+        >>> import tempfile
+        >>> place = Path(tempfile.mkdtemp())
+        >>> (place / "masks").mkdir()
+        >>> find_folder([place], ["mask", "masks"], dataset="MoNuSeg").name
+        'masks'
+    """
+    for place in places:
+        for name in names:
+            if (place / name).is_dir():
+                return place / name
+    looked = ", ".join(str(place) for place in places)
+    message = (
+        f"no {dataset} here: expected a folder {' or '.join(names)} in one of {looked}; check the root, and that the "
+        "data set was unpacked completely"
     )
     raise FileNotFoundError(message)
 

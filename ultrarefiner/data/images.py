@@ -1,4 +1,4 @@
-"""Pictures on disk to tensors: images to grey in [0, 1], masks to 0 and 1, however they are stored."""
+"""Pictures on disk to tensors: images to grey or RGB in [0, 1], masks to 0 and 1, however they are stored."""
 
 from __future__ import annotations
 
@@ -47,6 +47,27 @@ def read_image(path: str | Path) -> Float[Tensor, "1 h w"]:
     return torch.from_numpy(np.clip(grey, 0.0, 1.0, dtype=np.float32))[None]
 
 
+def read_rgb(path: str | Path) -> Float[Tensor, "3 h w"]:
+    """Read a picture as red, green and blue in [0, 1]; the three are equal where the file is grey.
+
+    Args:
+        path: as for `read_image`, which says how the numbers are scaled and what is raised.
+
+    Returns:
+        The picture, float32.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "red.png"
+        >>> Image.new("RGB", (3, 2), (255, 0, 51)).save(path)
+        >>> read_rgb(path).shape, read_rgb(path)[:, 0, 0].tolist()
+        (torch.Size([3, 2, 3]), [1.0, 0.0, 0.2...])
+    """
+    colours, _ = _read(Path(path))
+    rgb = np.broadcast_to(colours, (*colours.shape[:2], 3)).transpose(2, 0, 1)
+    return torch.from_numpy(np.clip(rgb, 0.0, 1.0, dtype=np.float32, order="C"))
+
+
 def read_mask(path: str | Path) -> Float[Tensor, "1 h w"]:
     r"""Read a mask as 0 and 1.
 
@@ -85,6 +106,34 @@ def read_mask(path: str | Path) -> Float[Tensor, "1 h w"]:
         raise ValueError(message)
     inside = brightest > 0 if label_map else brightest >= 0.5
     return torch.from_numpy(inside.astype(np.float32))[None]
+
+
+def read_labels(path: str | Path) -> Float[Tensor, "1 h w"]:
+    r"""Read a label map, one number an object (0 background, 1 to n objects), as the union of all objects.
+
+    A pixel belongs to the mask where its number is above 0, whatever the number means; of a palette picture that is the
+    index, not the colour. It is not for masks of black and white, whose faint rims would count in full: `read_mask`
+    reads those. No file says which of the two it is; the reader of its data set does (`CaseFiles`).
+
+    Args:
+        path: as for `read_image`, in a format that keeps numbers as they are.
+
+    Returns:
+        The mask, float32, each pixel 0 or 1. A file of zeros is an empty mask.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file cannot be read, or it is a JPEG, whose compression leaves numbers beside every edge.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "glands.bmp"
+        >>> Image.fromarray(np.array([[0, 1, 2, 17]], dtype=np.uint8)).save(path)
+        >>> read_labels(path)
+        tensor([[[0., 1., 1., 1.]]])
+    """
+    numbers, _ = _read(Path(path), labels=True)
+    return torch.from_numpy((numbers.max(axis=2) > 0).astype(np.float32))[None]
 
 
 def read_colours(path: str | Path) -> Float32[np.ndarray, "h w c"]:
@@ -127,19 +176,29 @@ def picture_size(path: str | Path) -> tuple[int, int]:
         raise ValueError(_unreadable(Path(path), error)) from error
 
 
-def _read(path: Path) -> tuple[np.ndarray, float]:
-    """Colours (h, w, 1 or 3) in [0, 1], laid over black, and the smallest step that the format knows."""
+def _read(path: Path, *, labels: bool = False) -> tuple[np.ndarray, float]:
+    """Colours (h, w, 1 or 3) in [0, 1], laid over black, and the smallest step that the format knows.
+
+    Of a palette picture the colours, or, for labels, the indices.
+    """
     try:
         with Image.open(path) as picture:
             frames = getattr(picture, "n_frames", 1)
             picture.load()
-            stored, largest = (None, 1.0) if frames > 1 else _numbers(picture)
+            lossy = picture.format == "JPEG"
+            stored, largest = (None, 1.0) if frames > 1 else _numbers(picture, labels=labels)
     except FileNotFoundError:
         raise FileNotFoundError(_missing(path)) from None
     except _BROKEN as error:
         raise ValueError(_unreadable(path, error)) from error
     if stored is None:
         message = f"{path} holds {frames} pictures, one is expected; save each as a file of its own"
+        raise ValueError(message)
+    if labels and lossy:
+        message = (
+            f"{path} is a JPEG, which does not keep the numbers of a label map: beside every edge it has some above 0; "
+            "take the map in its first format (PNG, BMP, TIFF), or read the file as a mask of black and white"
+        )
         raise ValueError(message)
     numbers = stored.astype(np.float32).reshape(*stored.shape[:2], -1) / np.float32(largest)
     if not (np.isfinite(numbers).all() and numbers.min() >= 0 and numbers.max() <= 1):
@@ -155,13 +214,13 @@ def _read(path: Path) -> tuple[np.ndarray, float]:
     return numbers, 1.0 / largest
 
 
-def _numbers(picture: Image.Image) -> tuple[np.ndarray, float]:
+def _numbers(picture: Image.Image, *, labels: bool) -> tuple[np.ndarray, float]:
     """The stored numbers, (h, w) or (h, w, channels), and the largest that the format can hold."""
     if picture.mode in ("1", "F"):
         return np.asarray(picture, dtype=np.float32), 1.0
     if picture.mode.startswith("I"):  # "I;16" and its byte orders; "I" is how older Pillows open 16-bit PNG
         return np.asarray(picture), 65535.0
-    if picture.mode in ("L", "LA", "RGB", "RGBA"):
+    if picture.mode in ("L", "LA", "RGB", "RGBA") or (labels and picture.mode == "P"):
         plain = picture
     else:
         transparent = picture.mode in ("PA", "La", "RGBa") or "transparency" in picture.info

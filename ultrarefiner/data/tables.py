@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 
@@ -26,6 +27,25 @@ def read_groups(path: str | Path) -> dict[str, str]:
             message = f"{path} puts {row['case']!r} into two groups; a case has one group: merge them"
             raise ValueError(message)
     return group_of
+
+
+def check_named(names: Sequence[str], groups: Collection[str], table: str | Path | None) -> None:
+    """Raise if a table of groups lacks a case.
+
+    Raises:
+        ValueError: it does.
+
+    Example:
+        >>> check_named(["a", "b"], {"a": "7", "b": "7", "c": "8"}, "groups.csv")
+    """
+    missing = [name for name in names if name not in groups]
+    if missing:
+        message = (
+            f"{table} gives no group to {len(missing)} of the {len(names)} cases, the first is {missing[0]!r}; "
+            "a case without near-duplicates needs a line with a group of its own: take the table of this data set, "
+            "or add the lines"
+        )
+        raise ValueError(message)
 
 
 def read_table(path: str | Path, columns: list[str], *, delimiter: str = ",") -> list[dict[str, str]]:

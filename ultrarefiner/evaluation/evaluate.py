@@ -13,7 +13,7 @@ from ultrarefiner.data import Case, Cases, FitToSquare, collate
 from ultrarefiner.evaluation.comparison import Comparison, compare
 from ultrarefiner.evaluation.figures import Panel
 from ultrarefiner.evaluation.metrics import CaseMetrics, segmentation_metrics
-from ultrarefiner.evaluation.options import check_options
+from ultrarefiner.evaluation.options import check_cases, check_options
 from ultrarefiner.ops.coordinates import pad_frame
 from ultrarefiner.systems import UltraRefiner, prompts_on_image
 from ultrarefiner.types import RefinedSegmentation
@@ -75,7 +75,8 @@ def evaluate(
         >>> len(found.comparison.coarse), len(found.panels)
         (3, 1)
     """
-    _check(cases, batch_size, panels, threshold)
+    check_cases(cases)
+    check_options(batch_size, panels, threshold)
     model.eval()
     coarse: list[CaseMetrics] = []
     refined: list[CaseMetrics] = []
@@ -159,10 +160,3 @@ def _panel(
         refined_dice=refined.dice,
         threshold=threshold,
     )
-
-
-def _check(cases: Cases, batch_size: int, panels: int, threshold: float) -> None:
-    if len(cases) == 0:
-        message = "cases must hold at least one case, but it is empty; check the folder, or the fold's names."
-        raise ValueError(message)
-    check_options(batch_size, panels, threshold)

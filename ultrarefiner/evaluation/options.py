@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
+
 
 def check_options(batch_size: int, panels: int, threshold: float) -> None:
     """Raise unless an evaluation's options make sense.
@@ -23,4 +25,18 @@ def check_options(batch_size: int, panels: int, threshold: float) -> None:
             f"threshold must be a probability between 0 and 1, both excluded; got {threshold}. At 0 every pixel would "
             "be lesion. It is compared with probabilities, not with logits."
         )
+        raise ValueError(message)
+
+
+def check_cases(cases: Sized) -> None:
+    """Raise unless there is a case.
+
+    Raises:
+        ValueError: there is none.
+
+    Example:
+        >>> check_cases(["case"])
+    """
+    if len(cases) == 0:
+        message = "cases must hold at least one case, but it is empty; check the folder, or the fold's names."
         raise ValueError(message)

@@ -15,15 +15,14 @@ from ultrarefiner.checkpoints.files import replaced_file
 from ultrarefiner.data import Case, Fit, Volume, VolumeSlices
 from ultrarefiner.data.fit import as_fit
 from ultrarefiner.data.nifti import write_mask
+from ultrarefiner.evaluation.answering import device_of, mask_logits
 from ultrarefiner.evaluation.metrics import CaseMetrics
 from ultrarefiner.evaluation.options import check_options
+from ultrarefiner.evaluation.ranking import evenly_ranked
 from ultrarefiner.evaluation.volume_figures import SlicePanel, volume_figure
 from ultrarefiner.evaluation.volume_metrics import VolumeMeans, VolumeMetrics, volume_means, volume_metrics
 from ultrarefiner.evaluation.volume_tables import volumes_table, write_volumes_csv
 from ultrarefiner.ops.logits import resize_logits
-from ultrarefiner.systems import UltraRefiner
-from ultrarefiner.systems.at_size import main_logits
-from ultrarefiner.types import RefinedSegmentation
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,7 @@ def evaluate_volumes(
                 write_mask(place, volume.voxels(found), like=volume.files.image)
     drawn = (
         _panels(network, dataset, volumes[index], slices[index], fit=way, batch_size=batch_size, threshold=threshold)
-        for index in _ranked(measured, panels)
+        for index in evenly_ranked([volume.dice for volume in measured], panels)
     )
     return VolumeEvaluation(tuple(measured), tuple(row for row in drawn if row))
 
@@ -154,35 +153,15 @@ def _segmented(
     network: nn.Module, dataset: VolumeSlices, volume: Volume, fit: Fit, batch_size: int
 ) -> Iterator[tuple[Case, Tensor]]:
     """The slices of a volume and their probabilities (1, h, w) on their own pixels, on the CPU."""
-    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    device = device_of(network)
     for start in range(0, len(volume.cases), batch_size):
         together = [dataset[index] for index in volume.cases[start : start + batch_size]]
         images = torch.stack([fit.image(case.image) for case in together]).to(device)
         content = torch.tensor([fit.content_size(volume.size)] * len(together), device=device)
-        logits = _logits(network, images, content)
-        if logits.shape[:2] != (len(together), 1):
-            message = (
-                f"network must answer with one mask an image, ({len(together)}, 1, h, w), but it is "
-                f"{tuple(logits.shape)}; wrap it, so that only the lesion's logits come out"
-            )
-            raise ValueError(message)
-        if not bool(logits.isfinite().all()):
-            message = (
-                f"network must answer with finite logits, but slices of {volume.name!r} have NaN or infinity; check "
-                "its weights"
-            )
-            raise ValueError(message)
+        logits = mask_logits(network, images, content, of=f"slices of {volume.name!r}")
         probability = resize_logits(logits, (fit.size, fit.size)).sigmoid().cpu()
         for case, soft in zip(together, probability, strict=True):
             yield case, fit.restore(soft, volume.size)
-
-
-def _logits(network: nn.Module, images: Tensor, content_sizes: Tensor) -> Tensor:
-    compiled = getattr(network, "_orig_mod", network)
-    answer = network(images, content_sizes) if isinstance(compiled, UltraRefiner) else network(images)
-    if isinstance(answer, RefinedSegmentation):
-        return answer.refined_logits.float()
-    return main_logits(answer).float()
 
 
 def _panels(
@@ -219,15 +198,6 @@ def _panels(
         )
         for rank, index, (case, probability) in zip(ranks, order, segmented, strict=True)
     )
-
-
-def _ranked(volumes: Sequence[VolumeMetrics], count: int) -> list[int]:
-    """Which volumes to draw."""
-    order = sorted(range(len(volumes)), key=lambda index: volumes[index].dice)
-    count = min(count, len(order))
-    if count < 2:
-        return order[:count]
-    return [order[round(step * (len(order) - 1) / (count - 1))] for step in range(count)]
 
 
 def _place(folder: Path, volume: Volume) -> Path:

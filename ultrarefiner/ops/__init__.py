@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from ultrarefiner.ops.boxes import box_profile, box_to_mask, clip_box, expand_box, jitter_box, soft_box, tight_box
+from ultrarefiner.ops.boxes import (
+    box_profile,
+    box_to_mask,
+    clip_box,
+    expand_box,
+    fill_box,
+    jitter_box,
+    soft_box,
+    tight_box,
+)
 from ultrarefiner.ops.checks import check_images, check_probability
 from ultrarefiner.ops.coordinates import (
     Frame,
@@ -37,6 +46,7 @@ __all__ = [
     "distance_transform",
     "edge_to_index",
     "expand_box",
+    "fill_box",
     "finite_logit",
     "index_to_edge",
     "jitter_box",

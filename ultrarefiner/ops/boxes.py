@@ -53,6 +53,22 @@ def tight_box(mask: Bool[Tensor, "*batch h w"]) -> Float[Tensor, "*batch 4"]:
     return torch.stack([x0, y0, x1, y1], -1).float()
 
 
+def fill_box(probability: Float[Tensor, "*batch h w"]) -> Float[Tensor, "*batch h w"]:
+    """The tight box of each mask at 0.5 as a mask of 0 and 1; empty where the mask is. Not differentiable.
+
+    Example:
+        >>> fill_box(torch.tensor([[0.9, 0.0], [0.0, 0.7]]))
+        tensor([[1., 1.],
+                [1., 1.]])
+    """
+    inside = probability > 0.5
+
+    def span(there: Tensor) -> Tensor:
+        return (there.int().cumsum(-1) > 0) & (there.flip(-1).int().cumsum(-1).flip(-1) > 0)
+
+    return (span(inside.any(-1))[..., :, None] & span(inside.any(-2))[..., None, :]).float()
+
+
 def expand_box(boxes: Float[Tensor, "*batch 4"], fraction: float) -> Float[Tensor, "*batch 4"]:
     """Move every side outwards by ``fraction`` of the box's own width or height.
 

@@ -6,6 +6,7 @@ from ultrarefiner.systems.at_size import AtSize
 from ultrarefiner.systems.automedsam import AutoMedSAM
 from ultrarefiner.systems.autosam import AutoSAM, MinMaxLogits, legacy_autosam
 from ultrarefiner.systems.autosam_generator import build_autosam_generator
+from ultrarefiner.systems.autosam_light import LightAutoSAM
 from ultrarefiner.systems.placement import prompts_on_image
 from ultrarefiner.systems.prompted import segment_prompted
 from ultrarefiner.systems.refiner import SAMRefiner
@@ -15,6 +16,7 @@ __all__ = [
     "AtSize",
     "AutoMedSAM",
     "AutoSAM",
+    "LightAutoSAM",
     "MinMaxLogits",
     "SAMRefiner",
     "UltraRefiner",

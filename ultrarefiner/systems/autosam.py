@@ -86,7 +86,8 @@ class AutoSAM(nn.Module):
         check_images(images)
         prepared = self.input_policy(images) if embeddings is None else None
         same = prepared is not None and self.generator_policy is self.input_policy
-        dense = self.generator(self._resized(cast("Tensor", prepared) if same else self.generator_policy(images)))
+        own = cast("Tensor", prepared) if same else self.generator_policy(images)
+        dense = self.generator(resized(own, self.input_size))
         prompts = Prompts(
             points=None,
             labels=None,
@@ -122,12 +123,18 @@ class AutoSAM(nn.Module):
             "output": None if self.output is None else output or type(self.output).__name__,
         }
 
-    def _resized(self, prepared: Tensor) -> Tensor:
-        size = (self.input_size, self.input_size)
-        if tuple(prepared.shape[-2:]) == size:
-            return prepared
-        wide = prepared.to(accumulation_dtype(prepared))
-        return functional.interpolate(wide, size, mode="bilinear", align_corners=False, antialias=True)
+
+def resized(prepared: Float[Tensor, "b 3 h w"], side: int) -> Float[Tensor, "b 3 side side"]:
+    """SAM's prepared input as a smaller square, antialiased.
+
+    Example:
+        >>> resized(torch.ones(1, 3, 64, 64), 32).shape
+        torch.Size([1, 3, 32, 32])
+    """
+    if tuple(prepared.shape[-2:]) == (side, side):
+        return prepared
+    wide = prepared.to(accumulation_dtype(prepared))
+    return functional.interpolate(wide, (side, side), mode="bilinear", align_corners=False, antialias=True)
 
 
 class MinMaxLogits(nn.Module):

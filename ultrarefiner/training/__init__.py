@@ -9,7 +9,7 @@ from ultrarefiner.training.handover import load_coarse, load_refiner
 from ultrarefiner.training.joint import JointRecipe
 from ultrarefiner.training.loop import train
 from ultrarefiner.training.out_of_fold import predict_cases, predict_out_of_fold
-from ultrarefiner.training.prompted import AutoMedSAMRecipe, AutoSAMRecipe
+from ultrarefiner.training.prompted import AutoMedSAMRecipe, AutoSAMRecipe, MaskedAutoMedSAMRecipe
 from ultrarefiner.training.published import (
     MICROSEGNET,
     TRANSUNET,
@@ -32,6 +32,7 @@ __all__ = [
     "CoarseRecipe",
     "Cosine",
     "JointRecipe",
+    "MaskedAutoMedSAMRecipe",
     "Moment",
     "ParameterGroup",
     "Polynomial",

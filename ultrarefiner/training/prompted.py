@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ultrarefiner.data import Augmentation, Batch
 from ultrarefiner.losses import DiceBCELoss, WeakBoxLoss
-from ultrarefiner.ops.boxes import jitter_box, tight_box
+from ultrarefiner.ops.boxes import fill_box, jitter_box, tight_box
 from ultrarefiner.systems import AutoMedSAM, AutoSAM
 from ultrarefiner.training.coarse import augmented
 from ultrarefiner.training.freezing import Unfreezing
@@ -163,41 +163,76 @@ class AutoMedSAMRecipe(FrozenSAMRecipe):
         refuse_moved_embeddings(batch, self.augmentation)
         seen = augmented(self.augmentation, batch, generator)
         boxes = jitter_box(tight_box(seen.masks > 0.5), self.jitter, generator)
-        logits = self._logits(seen)
+        logits = automatic_logits(self.model, seen)
         loss: Tensor = self.loss(logits, boxes)
         return StepResult(loss, {"boxes": loss.detach()}, self.dice(logits.detach().sigmoid(), seen.masks).mean())
 
     def predict(self, batch: Batch, cases: Sequence[int]) -> Prediction:  # noqa: ARG002 - nothing is drawn
         """The masks."""
-        return Prediction(self._logits(batch).sigmoid())
-
-    def _logits(self, batch: Batch) -> Tensor:
-        stored, size = batch.embeddings, batch.images.shape[-2:]
-        images = batch.images if stored is None else None
-        found: Tensor = self.model(images, embeddings=stored, image_size=None if stored is None else size).logits
-        return found
+        return Prediction(automatic_logits(self.model, batch).sigmoid())
 
     def dice(self, probability: Tensor, masks: Tensor) -> Tensor:
         """Of the masks, or of their tight boxes."""
         if self.choose_by == "mask":
             return dice_of_images(probability, masks)
-        return dice_of_images(filled_boxes(probability), filled_boxes(masks))
+        return dice_of_images(fill_box(probability), fill_box(masks))
 
 
-def filled_boxes(probability: Tensor) -> Tensor:
-    """The tight box of each mask at 0.5 as a mask of 0 and 1; empty where the mask is.
+@dataclass(frozen=True, eq=False)
+class MaskedAutoMedSAMRecipe(FrozenSAMRecipe):
+    """Train AutoMedSAM's prompt module on true masks: what the same model reaches where masks are there.
+
+    Args:
+        model: the system.
+        learning_rate: of the prompt module.
+        weight_decay: AdamW's.
+        augmentation: called with images, masks and a generator; None for none, and with stored embeddings.
+        loss: called with logits and true masks, on the images' pixels.
+
+    Raises:
+        ValueError: a loss that wants side logits; while training, stored embeddings and an augmentation.
 
     Example:
-        >>> filled_boxes(torch.tensor([[[[0.9, 0.0], [0.0, 0.7]]]])).sum().item()
-        4.0
+        >>> from ultrarefiner.prompts import PromptModule
+        >>> from ultrarefiner.sam import build_sam
+        >>> model = AutoMedSAM(build_sam("tiny", image_size=64), PromptModule(channels=64, hidden=8, image_size=64))
+        >>> MaskedAutoMedSAMRecipe(model).unfreezing
+        Unfreezing(starts={'sam': None})
     """
-    inside = probability > 0.5
-    rows, columns = inside.any(3), inside.any(2)
 
-    def span(there: Tensor) -> Tensor:
-        return (there.int().cumsum(-1) > 0) & (there.flip(-1).int().cumsum(-1).flip(-1) > 0)
+    model: AutoMedSAM
+    _: KW_ONLY
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    augmentation: nn.Module | None = None
+    loss: nn.Module = field(default_factory=DiceBCELoss)
 
-    return (span(rows)[..., :, None] & span(columns)[..., None, :]).float()
+    def __post_init__(self) -> None:
+        refuse_side_logits(self.loss)
+
+    def parameter_groups(self) -> Sequence[ParameterGroup]:
+        """One."""
+        return [ParameterGroup("prompt_module", self.model.prompt_module, self.learning_rate, self.weight_decay)]
+
+    def step(self, batch: Batch, generator: torch.Generator) -> StepResult:
+        """Segment, and compare with the truth."""
+        refuse_moved_embeddings(batch, self.augmentation)
+        seen = augmented(self.augmentation, batch, generator)
+        logits = automatic_logits(self.model, seen)
+        loss: Tensor = self.loss(logits, seen.masks)
+        return StepResult(loss, {"segmentation": loss.detach()}, dice_of_images(logits.sigmoid(), seen.masks).mean())
+
+    def predict(self, batch: Batch, cases: Sequence[int]) -> Prediction:  # noqa: ARG002 - nothing is drawn
+        """The masks."""
+        return Prediction(automatic_logits(self.model, batch).sigmoid())
+
+
+def automatic_logits(model: AutoMedSAM, batch: Batch) -> Tensor:
+    """The model's masks of a batch, from stored embeddings where it has them."""
+    stored, size = batch.embeddings, batch.images.shape[-2:]
+    images = batch.images if stored is None else None
+    found: Tensor = model(images, embeddings=stored, image_size=None if stored is None else size).logits
+    return found
 
 
 def refuse_moved_embeddings(batch: Batch, augmentation: nn.Module | None) -> None:

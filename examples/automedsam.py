@@ -1,0 +1,132 @@
+"""Automatic MedSAM: segment with no click and no box, learnt from boxes alone; then measured against masks.
+
+Full size, on a GPU of 8 GB:  python examples/automedsam.py --data BUSI --sam-weights medsam_vit_b.pth \\
+                                  --input-policy medsam
+Small, on two CPU cores:      python examples/automedsam.py --small
+
+SAM is frozen and its embeddings are computed once. The prompt module is trained from tight boxes; with --labels masks
+on true masks, and with --labels filled on filled boxes as if they were masks: what boxes cost, and what the losses for
+boxes gain. Everything that was trained in --out is measured together at the end, with the true boxes filled beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from typing import Any
+
+import setting
+import torch
+from small_sam import frozen_sam, sam_options
+
+import ultrarefiner as ur
+from ultrarefiner.data import CachedEmbeddings, EmbeddingCache
+from ultrarefiner.evaluation import (
+    Curves,
+    History,
+    SegmentationEvaluation,
+    Snapshots,
+    evaluate_segmentation,
+    filled_box_metrics,
+    segmentation_figure,
+    segmentation_table,
+    write_segmentation_csv,
+)
+from ultrarefiner.losses import BandTightBoxLoss, PixelSizeLoss
+from ultrarefiner.ops import fill_box
+from ultrarefiner.training import AutoMedSAMRecipe, MaskedAutoMedSAMRecipe, Recipe, load_coarse, train
+
+LABELS = {"boxes": "boxes", "filled": "filled boxes as masks", "masks": "full masks"}
+
+
+class FilledBoxes(CachedEmbeddings):
+    """The tight box of every mask, filled, in its place."""
+
+    def __getitem__(self, index: int) -> Any:
+        case = super().__getitem__(index)
+        return replace(case, mask=fill_box(case.mask))
+
+    def __getitems__(self, indices: list[int]) -> list[Any]:
+        return [self[index] for index in indices]
+
+    def settings(self) -> dict[str, Any]:
+        return {"filled": super().settings()}
+
+
+def more(parser: argparse.ArgumentParser) -> None:
+    sam_options(parser)
+    parser.add_argument("--labels", choices=LABELS, default="boxes", help="what the prompt module learns from")
+    parser.add_argument("--preset", choices=("project", "paper"), default="project", help="module and losses")
+
+
+def build(args: argparse.Namespace, sam: ur.SAM) -> ur.AutoMedSAM:
+    """Automatic MedSAM around a frozen SAM; in small the branches are narrower."""
+    torch.manual_seed(args.seed)
+    channels = sam.prompt_encoder.embed_dim
+    hidden = 32 if args.small else 128
+    if args.preset == "paper":
+        return ur.AutoMedSAM(sam, ur.TokenPromptModule(channels=channels, hidden=hidden))
+    size = sam.input_policy.size
+    return ur.AutoMedSAM(sam, ur.PromptModule(channels=channels, hidden=hidden, image_size=size))
+
+
+def recipe(args: argparse.Namespace, model: ur.AutoMedSAM) -> Recipe:
+    """One for boxes, one for masks, be they true or filled boxes."""
+    if args.labels != "boxes":
+        return MaskedAutoMedSAMRecipe(model)
+    # The tightness terms count pixels and the others are means: 1e-4 belongs to a frame of 1024 pixels.
+    weight = 1e-4 * 1024 / model.input_policy.size
+    if args.preset == "paper":
+        tight, size = BandTightBoxLoss(width=5), PixelSizeLoss(low=0.5, high=0.9)
+        return AutoMedSAMRecipe(model, loss=ur.WeakBoxLoss(tight=tight, size=size, tight_weight=weight))
+    return AutoMedSAMRecipe(model, loss=ur.WeakBoxLoss(tight_weight=weight))
+
+
+def main() -> None:
+    args = setting.arguments(__doc__, more=more)
+    sam, cases = frozen_sam(args), setting.split(args)
+    training, validation = cases.fitted(sam.input_policy.size)
+    cache = EmbeddingCache(args.out / "embeddings", sam)
+    for dataset in (training, validation):
+        cache.fill(dataset, batch_size=1)
+    model = build(args, sam)
+    view = FilledBoxes if args.labels == "filled" else CachedEmbeddings
+    options = setting.run_options(args, 1)
+    result = train(
+        recipe(args, model),
+        view(training, cache),
+        validation=view(validation, cache),
+        folder=folder(args, args.labels),
+        watchers=(Curves(), History(), Snapshots([validation[i] for i in range(4)], every=25)),
+        keep_every=50,
+        **{**options, "batch_size": 4, "epochs": args.epochs or 100},
+    )
+    print(result)
+    measure(args, sam, cases)
+
+
+def folder(args: argparse.Namespace, labels: str) -> Any:
+    return setting.folder(args, f"automedsam_{args.preset}_{labels}")
+
+
+def measure(args: argparse.Namespace, sam: ur.SAM, cases: setting.Split) -> None:
+    """All that was trained, on the fold's test cases, at their own resolution."""
+    found: dict[str, SegmentationEvaluation] = {}
+    for labels, said in LABELS.items():
+        path = folder(args, labels) / "best.pt"
+        if not path.exists():
+            continue
+        model = build(args, sam)
+        load_coarse(model, path, unseen=(cases.test,))
+        found[said] = evaluate_segmentation(model, cases.test, size=sam.input_policy.size)
+        write_segmentation_csv(folder(args, labels) / "test.csv", found[said])
+        segmentation_figure(found[said].panels, folder(args, labels) / "test.png")
+    report = segmentation_table(
+        {**found, "(the true box, filled)": filled_box_metrics(cases.test)}, against=next(iter(found))
+    )
+    (setting.folder(args, f"automedsam_{args.preset}.md")).write_text(report)
+    print(report)
+
+
+if __name__ == "__main__":
+    main()

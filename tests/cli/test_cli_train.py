@@ -1,0 +1,163 @@
+"""``ultrarefiner train autosam | automedsam`` and ``ultrarefiner cache``, on the smallest things that are real."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from ultrarefiner.checkpoints import read_tensors, write_tensors
+from ultrarefiner.cli import command, main
+from ultrarefiner.cli.setting import Setting
+from ultrarefiner.cli.split import split_cases, synthetic_split
+from ultrarefiner.data import Phantoms
+from ultrarefiner.sam import build_sam
+
+QUICK = ["--epochs", "2", "--no-progress", "--snapshot-every", "1", "--keep-every", "2"]
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ultrarefiner.cli.setting._TINY", 64)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six phantoms as pictures with masks, and their boxes as a table; a tiny SAM's weights."""
+    root = tmp_path_factory.mktemp("data")
+    rows = ["case,x0,y0,x1,y1"]
+    for case in (Phantoms(6, size=(48, 64))[index] for index in range(6)):
+        name = case.name.replace(" ", "_")
+        (root / "images").mkdir(exist_ok=True)
+        (root / "masks").mkdir(exist_ok=True)
+        for kind, values in (("images", case.image), ("masks", case.mask)):
+            Image.fromarray((values[0] * 255).byte().numpy()).save(root / kind / f"{name}.png")
+        there = case.mask[0].nonzero()
+        (y0, x0), (y1, x1) = there.amin(0).tolist(), (there.amax(0) + 1).tolist()
+        rows.append(f"{name},{x0},{y0},{x1},{y1}")
+    (root / "boxes.csv").write_text("\n".join(rows) + "\n")
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        write_tensors(root / "sam.pt", build_sam("tiny", image_size=64).state_dict())
+    return root
+
+
+def data(folder: Path) -> list[str]:
+    return ["--data", str(folder / "images"), "--dataset", "folder", "--folds", "3", "--sam", "tiny", "--sam-weights",
+            str(folder / "sam.pt")]  # fmt: skip
+
+
+def test_automedsam_from_boxes_alone(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = [*data(folder), "--boxes", str(folder / "boxes.csv"), "--hidden", "8", "--jitter", "0.05"]
+    assert main(["train", "automedsam", "--out", str(tmp_path), *flags, *QUICK]) == 0
+    told = capsys.readouterr().out
+    assert "boxes, against the given ones; there are no masks to measure" in told
+    assert "random weights" not in told
+    run = tmp_path / "automedsam"
+    for name in ("best.pt", "last.pt", "epoch0001.pt", "curves.png", "history.json", "test.csv", "test.md", "test.png"):
+        assert (run / name).stat().st_size > 100, name
+    assert sorted(path.name for path in (run / "snapshots").iterdir()) == ["epoch0000.png", "epoch0001.png"]
+    assert len(json.loads((run / "history.json").read_text())["epochs"]) == 2
+    assert len((run / "test.csv").read_text().splitlines()) == 3
+    assert (tmp_path / "embeddings" / "settings.json").exists()
+    assert main(["train", "automedsam", "--out", str(tmp_path), *flags, *QUICK]) == 0
+    assert "resumed_from=" in capsys.readouterr().out
+    assert main(["train", "automedsam", "--out", str(tmp_path), *flags, *QUICK, "--lambda-size", "0.5"]) == 1
+    assert "was written by a run whose" in capsys.readouterr().err
+
+
+def test_automedsam_as_the_paper_has_it_is_measured_by_masks(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = [*data(folder), "--masks", str(folder / "masks"), "--preset", "paper", "--hidden", "8"]
+    assert main(["train", "automedsam", "--out", str(tmp_path), *flags, *QUICK]) == 0
+    told = capsys.readouterr().out
+    assert "the true box, filled" in told
+    saved = read_tensors(tmp_path / "automedsam" / "best.pt")
+    recipe = saved["settings"]["recipe"]
+    assert "BandTightBoxLoss" in str(recipe)
+    assert "Token" in str([name for name in saved["model"] if "prompt_module" in name]) or "tokens" in str(
+        saved["settings"]
+    )
+
+
+@pytest.mark.parametrize("augment", ["--augment", "--no-augment"])
+def test_autosam(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], augment: str) -> None:
+    flags = [*data(folder), "--masks", str(folder / "masks"), "--input-size", "64", augment]
+    assert main(["train", "autosam", "--out", str(tmp_path), *flags, *QUICK]) == 0
+    assert "On 2 cases that neither trained nor chose, masks" in capsys.readouterr().out
+    assert (tmp_path / "embeddings").exists() == (augment == "--no-augment")
+    assert (tmp_path / "autosam" / "best.pt").exists()
+
+
+def test_synthetic_needs_no_data_and_says_what_it_is_worth(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("ultrarefiner.cli.split._PHANTOMS", (4, 2, 2))
+    assert main(["train", "automedsam", "--out", str(tmp_path), "--synthetic", "--hidden", "8", *QUICK]) == 0
+    assert "SAM has random weights" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ([], "give either data, the folder of a data set, or synthetic"),
+        (["--synthetic", "--data", "somewhere"], "give either data, the folder of a data set, or synthetic"),
+        (["--data", "somewhere", "--boxes", "boxes.csv"], "boxes go with dataset folder"),
+        (["--data", "somewhere"], "somewhere"),
+        (["--synthetic", "--sam-weights", "nowhere.pt"], "nowhere.pt"),
+    ],
+)
+def test_what_is_wrong_is_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], sentence: str
+) -> None:
+    assert main(["train", "autosam", "--out", str(tmp_path), *flags]) == 1
+    assert sentence in capsys.readouterr().err
+
+
+def test_folds_stay_and_are_not_mixed_up(tmp_path: Path) -> None:
+    cases = Phantoms(12, size=(48, 64))
+    parts = split_cases(cases, tmp_path, fold=1, folds=4, seed=0)
+    names = [set(part.names) for part in (parts.training, parts.validation, parts.test)]
+    assert set.union(*names) == set(cases.names)
+    assert sum(map(len, names)) == 12
+    again = split_cases(cases, tmp_path, fold=1, folds=4, seed=0)
+    assert again.test.names == parts.test.names
+    following = split_cases(cases, tmp_path, fold=2, folds=4, seed=0)
+    assert following.test.names == parts.validation.names
+    with pytest.raises(ValueError, match="holds 4 folds of seed 0, but 5 of seed 0 were asked for"):
+        split_cases(cases, tmp_path, fold=1, folds=5, seed=0)
+    with pytest.raises(ValueError, match="folds must be at least 3 and fold one of them"):
+        split_cases(cases, tmp_path, fold=4, folds=4, seed=0)
+    one, other = synthetic_split(0), synthetic_split(1)
+    assert len({*one.training.names, *one.validation.names, *one.test.names, *other.training.names}) == 64 + 32 + 64
+
+
+def test_the_cache_is_filled_in_parts_and_goes_on(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--phantoms", "5", "--sam", "tiny", "--image-size", "64", "--no-progress", "--out", str(tmp_path)]
+    assert main(["cache", *flags, "--parts", "2", "--part", "1"]) == 0
+    assert f"2 embeddings computed; {tmp_path} holds 2 for 5 cases." in capsys.readouterr().out
+    assert main(["cache", *flags]) == 0
+    assert "3 embeddings computed" in capsys.readouterr().out
+    assert main(["cache", *flags]) == 0
+    assert "0 embeddings computed" in capsys.readouterr().out
+    assert main(["cache", *flags, "--seed", "1"]) == 1
+    assert "encoder" in capsys.readouterr().err
+
+
+def test_every_switch_may_stand_alone() -> None:
+    functions = {name: found for name, found in command.commands().items() if name != "train"}
+    functions |= command.commands()["train"]
+    found = {
+        parameter.name
+        for function in (*functions.values(), Setting)
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.annotation in (bool, "bool")
+    }
+    assert found == command.SWITCHES
