@@ -39,6 +39,9 @@ from ultrarefiner.training import AutoMedSAMRecipe, MaskedAutoMedSAMRecipe, Reci
 LABELS = {"boxes": "boxes", "filled": "filled boxes as masks", "masks": "full masks"}
 
 
+PRESETS = {"project": "the project's way", "paper": "the paper's way"}
+
+
 class FilledBoxes(CachedEmbeddings):
     """The tight box of every mask, filled, in its place."""
 
@@ -56,7 +59,7 @@ class FilledBoxes(CachedEmbeddings):
 def more(parser: argparse.ArgumentParser) -> None:
     sam_options(parser)
     parser.add_argument("--labels", choices=LABELS, default="boxes", help="what the prompt module learns from")
-    parser.add_argument("--preset", choices=("project", "paper"), default="project", help="module and losses")
+    parser.add_argument("--preset", choices=PRESETS, default="project", help="module and losses")
 
 
 def build(args: argparse.Namespace, sam: ur.SAM) -> ur.AutoMedSAM:
@@ -112,19 +115,20 @@ def folder(args: argparse.Namespace, labels: str) -> Any:
 def measure(args: argparse.Namespace, sam: ur.SAM, cases: setting.Split) -> None:
     """All that was trained, on the fold's test cases, at their own resolution."""
     found: dict[str, SegmentationEvaluation] = {}
-    for labels, said in LABELS.items():
-        path = folder(args, labels) / "best.pt"
-        if not path.exists():
-            continue
-        model = build(args, sam)
-        load_coarse(model, path, unseen=(cases.test,))
-        found[said] = evaluate_segmentation(model, cases.test, size=sam.input_policy.size)
-        write_segmentation_csv(folder(args, labels) / "test.csv", found[said])
-        segmentation_figure(found[said].panels, folder(args, labels) / "test.png")
-    report = segmentation_table(
-        {**found, "(the true box, filled)": filled_box_metrics(cases.test)}, against=next(iter(found))
-    )
-    (setting.folder(args, f"automedsam_{args.preset}.md")).write_text(report)
+    for preset, by in PRESETS.items():
+        for labels, said in LABELS.items():
+            chosen = argparse.Namespace(**{**vars(args), "preset": preset})
+            path = folder(chosen, labels) / "best.pt"
+            if not path.exists():
+                continue
+            model = build(chosen, sam)
+            load_coarse(model, path, unseen=(cases.test,))
+            found[f"{said}, {by}"] = evaluated = evaluate_segmentation(model, cases.test, size=sam.input_policy.size)
+            write_segmentation_csv(folder(chosen, labels) / "test.csv", evaluated)
+            segmentation_figure(evaluated.panels, folder(chosen, labels) / "test.png")
+    rows = {**found, "(the true box, filled)": filled_box_metrics(cases.test)}
+    report = segmentation_table(rows, against=next(iter(found)))
+    setting.folder(args, "automedsam.md").write_text(report)
     print(report)
 
 

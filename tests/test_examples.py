@@ -55,6 +55,25 @@ def test_the_sweep_ends_with_a_picture(tmp_path: Path) -> None:
     assert (tmp_path / "sweep.png").exists()
 
 
+@pytest.mark.slow
+def test_sam_without_a_prompt_runs_small_and_composes(tmp_path: Path) -> None:
+    small = ("--small", "--epochs", "1", "--phantoms", "16", "--sam-epochs", "1", "--out", str(tmp_path))
+    for labels in ("boxes", "masks"):
+        printed = run("automedsam.py", *small, "--labels", labels)
+    assert "a small SAM is trained first" not in printed, "it is kept"
+    for row in ("| boxes, the project's way |", "| full masks, the project's way |", "| (the true box, filled) |"):
+        assert row in printed
+    for head in ("sam", "light"):
+        printed = run("autosam.py", *small, "--head", head)
+    assert "| light decoder h(g(I)) |" in printed
+    printed = run("composed.py", *small)
+    assert "holds no run" not in printed
+    assert "norm of the gradient in AutoMedSAM's prompt module, through points and box: " in printed
+    folder = tmp_path / "phantoms"
+    for name in ("composed/panels.png", "autosam_sam/curves.png", "automedsam_project_boxes/snapshots/epoch0000.png"):
+        assert (folder / name).stat().st_size > 10_000
+
+
 SCRIPTS = [path.name for path in sorted(EXAMPLES.glob("*.py")) if "__main__" in path.read_text()]
 
 

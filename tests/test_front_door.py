@@ -104,6 +104,10 @@ def test_every_public_name_has_a_docstring_that_says_something() -> None:
     assert not thin
 
 
+def test_the_embedding_cache_is_at_the_front_door() -> None:
+    assert ur.EmbeddingCache is ur.data.EmbeddingCache
+
+
 def test_importing_stays_light() -> None:
     """Optional packages wait until their room is entered."""
     heavy = (

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.metadata import version
-from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from ultrarefiner import checkpoints, losses, networks, ops, prompts, refinement, sam, simulation, systems, types
 from ultrarefiner.checkpoints import LoadReport, download, load_weights
@@ -62,13 +62,18 @@ from ultrarefiner.types import (
     Refinement,
 )
 
+if TYPE_CHECKING:
+    from ultrarefiner.data import EmbeddingCache as EmbeddingCache
+
 __version__ = version("ultrarefiner")
 
 
-def __getattr__(name: str) -> ModuleType:
-    """The rooms that need optional packages."""
+def __getattr__(name: str) -> Any:
+    """What needs optional packages: three rooms, and the embedding cache, which is in one of them."""
     if name in ("data", "evaluation", "training"):
         return import_module(f"ultrarefiner.{name}")
+    if name == "EmbeddingCache":
+        return import_module("ultrarefiner.data").EmbeddingCache
     message = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(message)
 

@@ -5,11 +5,34 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from ultrarefiner.data import BUS, BUSBRA, BUSI, BUSUC, BUSUCLM, UDIAT, CaseDataset, ImageFolder, Phantoms
+from ultrarefiner.data import (
+    BUS,
+    BUSBRA,
+    BUSI,
+    BUSUC,
+    BUSUCLM,
+    UDIAT,
+    CaseDataset,
+    GlaS,
+    ImageFolder,
+    MoNuSeg,
+    Phantoms,
+    Polyps,
+)
 
-DatasetName = Literal["busi", "busbra", "bus", "busuc", "busuclm", "udiat", "folder"]
+DatasetName = Literal["busi", "busbra", "bus", "busuc", "busuclm", "udiat", "glas", "monuseg", "polyps", "folder"]
 
-_BY_ROOT = {"busi": BUSI, "busbra": BUSBRA, "bus": BUS, "busuc": BUSUC, "busuclm": BUSUCLM, "udiat": UDIAT}
+_BY_ROOT = {
+    "busi": BUSI,
+    "busbra": BUSBRA,
+    "bus": BUS,
+    "busuc": BUSUC,
+    "busuclm": BUSUCLM,
+    "udiat": UDIAT,
+    "glas": GlaS,  # of these three, the part to train on
+    "monuseg": MoNuSeg,
+    "polyps": Polyps,
+}
 
 
 def open_cases(

@@ -17,7 +17,7 @@ from ultrarefiner.evaluation.options import check_cases, check_options
 from ultrarefiner.evaluation.ranking import evenly_ranked
 from ultrarefiner.evaluation.segmentation_figures import SegmentationPanel
 from ultrarefiner.evaluation.structure_measures import StructureMeasures, structure_measures
-from ultrarefiner.ops.boxes import tight_box
+from ultrarefiner.ops.boxes import fill_box
 from ultrarefiner.ops.logits import resize_logits
 
 
@@ -137,9 +137,7 @@ def filled_box_metrics(cases: Cases, *, measures: bool = False, progress: bool =
     with tqdm(total=len(cases), desc="boxes", unit="image", disable=None if progress else True) as bar:
         for index in range(len(cases)):
             target = cases[index].mask >= 0.5
-            x0, y0, x1, y1 = tight_box(target)[0].int().tolist()
-            box = torch.zeros_like(target)
-            box[:, y0:y1, x0:x1] = True
+            box = fill_box(target) > 0
             metrics.append(segmentation_metrics(box, target))
             if measures:
                 structure.append(structure_measures(box.float(), target))

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
@@ -18,7 +17,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from ultrarefiner.evaluation.drawing import as_array, contour, outline
-from ultrarefiner.ops.boxes import tight_box
+from ultrarefiner.ops.boxes import fill_box, tight_box
 
 TRUE_BOX = "#00C000"
 PREDICTED_BOX = "#FF3030"
@@ -80,7 +79,7 @@ def snapshot_scores(row: SnapshotRow) -> SnapshotScores:
         SnapshotScores(dice=0.5, iou=0.333..., box_dice=0.5, share_of_box=1.0)
     """
     predicted, true = row.probability > 0.5, row.target > 0.5
-    boxes = [_filled(mask) for mask in (predicted, true)]
+    boxes = [fill_box(mask) > 0 for mask in (predicted, true)]
     area = int(boxes[1].sum())
     union = int((predicted | true).sum())
     return SnapshotScores(
@@ -221,13 +220,6 @@ def _draw_key(figure: Figure, width: float, total: float, *, boxes_only: bool) -
 def _shape(row: SnapshotRow) -> float:
     height, width = row.image.shape[-2:]
     return height / width if row.height_over_width is None else row.height_over_width
-
-
-def _filled(mask: Tensor) -> Tensor:
-    x0, y0, x1, y1 = (int(number) for number in tight_box(mask[0]).tolist())
-    filled = torch.zeros_like(mask)
-    filled[:, y0:y1, x0:x1] = True
-    return filled
 
 
 def _dice(first: Tensor, second: Tensor) -> float:

@@ -53,7 +53,7 @@ def tight_box(mask: Bool[Tensor, "*batch h w"]) -> Float[Tensor, "*batch 4"]:
     return torch.stack([x0, y0, x1, y1], -1).float()
 
 
-def fill_box(probability: Float[Tensor, "*batch h w"]) -> Float[Tensor, "*batch h w"]:
+def fill_box(probability: Float[Tensor, "*batch h w"] | Bool[Tensor, "*batch h w"]) -> Float[Tensor, "*batch h w"]:
     """The tight box of each mask at 0.5 as a mask of 0 and 1; empty where the mask is. Not differentiable.
 
     Example:
