@@ -32,7 +32,7 @@ from ultrarefiner.evaluation import (
     segmentation_table,
     write_segmentation_csv,
 )
-from ultrarefiner.losses import BandTightBoxLoss, PixelSizeLoss
+from ultrarefiner.losses import paper_weak_box_loss, project_weak_box_loss
 from ultrarefiner.ops import fill_box
 from ultrarefiner.training import AutoMedSAMRecipe, MaskedAutoMedSAMRecipe, Recipe, load_coarse, train
 
@@ -77,12 +77,8 @@ def recipe(args: argparse.Namespace, model: ur.AutoMedSAM) -> Recipe:
     """One for boxes, one for masks, be they true or filled boxes."""
     if args.labels != "boxes":
         return MaskedAutoMedSAMRecipe(model)
-    # The tightness terms count pixels and the others are means: 1e-4 belongs to a frame of 1024 pixels.
-    weight = 1e-4 * 1024 / model.input_policy.size
-    if args.preset == "paper":
-        tight, size = BandTightBoxLoss(width=5), PixelSizeLoss(low=0.5, high=0.9)
-        return AutoMedSAMRecipe(model, loss=ur.WeakBoxLoss(tight=tight, size=size, tight_weight=weight))
-    return AutoMedSAMRecipe(model, loss=ur.WeakBoxLoss(tight_weight=weight))
+    make_loss = paper_weak_box_loss if args.preset == "paper" else project_weak_box_loss
+    return AutoMedSAMRecipe(model, loss=make_loss(size=model.input_policy.size))
 
 
 def main() -> None:

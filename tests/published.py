@@ -48,6 +48,10 @@ def _value(key: str, shape: tuple[int, ...]) -> np.ndarray:
         return np.asarray(1 + 0.1 * np.abs(normal))
     if key.endswith("running_mean"):
         return 0.1 * normal
+    if key.endswith("gaussian_matrix"):
+        return normal
+    if key.endswith("output_upscaling.1.weight"):
+        return 1 + 0.1 * normal
     if any(part in key for part in ("pos_embed", "position_embedding", "rel_pos", "_token")):
         return 0.02 * normal
     if len(shape) >= 2:

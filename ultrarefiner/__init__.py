@@ -31,7 +31,7 @@ from ultrarefiner.losses import (
     WeakBoxLoss,
     WeightAnchor,
 )
-from ultrarefiner.networks import ForegroundLogits, TransUNet, build_microsegnet, build_transunet
+from ultrarefiner.networks import ForegroundLogits, SegVol, TransUNet, build_microsegnet, build_segvol, build_transunet
 from ultrarefiner.ops import scale_gradient
 from ultrarefiner.prompts import (
     BoxBackground,
@@ -44,6 +44,7 @@ from ultrarefiner.prompts import (
 )
 from ultrarefiner.refinement import (
     BestSelection,
+    GRUCorrection,
     LearnedGate,
     ProductGate,
     ROICropper,
@@ -54,6 +55,7 @@ from ultrarefiner.sam import SAM, MedSAMInput, SAMInput, build_sam
 from ultrarefiner.simulation import AtResolution, FailureSimulator, SimpleFailures
 from ultrarefiner.systems import AtSize, AutoMedSAM, AutoSAM, SAMRefiner, UltraRefiner, build_autosam_generator
 from ultrarefiner.types import (
+    Clicks,
     MaskCandidates,
     MultiScaleLogits,
     PromptedSegmentation,
@@ -90,6 +92,7 @@ __all__ = [
     "BinaryCrossEntropyLoss",
     "BoxBackground",
     "Centroid",
+    "Clicks",
     "DeepSupervision",
     "DiceBCELoss",
     "DiceLoss",
@@ -99,6 +102,7 @@ __all__ = [
     "FarCorner",
     "FocalLoss",
     "ForegroundLogits",
+    "GRUCorrection",
     "IoURegressionLoss",
     "LearnedGate",
     "LoadReport",
@@ -118,6 +122,7 @@ __all__ = [
     "Refinement",
     "SAMInput",
     "SAMRefiner",
+    "SegVol",
     "SimpleFailures",
     "SizeLoss",
     "SoftSelection",
@@ -132,6 +137,7 @@ __all__ = [
     "build_autosam_generator",
     "build_microsegnet",
     "build_sam",
+    "build_segvol",
     "build_transunet",
     "checkpoints",
     "download",

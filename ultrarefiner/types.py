@@ -1,13 +1,15 @@
 """What passes between the rooms: small frozen dataclasses, one meaning a field.
 
 Letters in the shapes: ``b`` images, ``k`` masks of each image, ``n`` points of each mask, ``m`` candidate masks that
-SAM proposes for one prompt, ``h w`` height and width.
+SAM proposes for one prompt, ``h w`` height and width; of `Clicks`, ``n`` clicks and ``d`` axes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -126,3 +128,76 @@ class MultiScaleLogits:
 
     logits: Float[Tensor, "b k h w"]
     side_logits: tuple[Float[Tensor, "b k _ _"], ...]
+
+
+@dataclass(frozen=True)
+class Clicks:
+    """What a person clicked: voxels, and whether each lies in the object.
+
+    Positions are voxel *indices* in the order of the array's axes: (z, y, x) of a volume (b, 1, d, h, w), (y, x) of an
+    image (b, 1, h, w). (The points of `Prompts`, which SAM is told, are (x, y).)
+
+    Attributes:
+        positions: whole numbers, 0 for the first voxel of an axis.
+        positive: True for a click that says "object here", False for "background here".
+        valid: False for padding, where there was no click.
+
+    Example:
+        >>> import torch
+        >>> clicks = Clicks.at([(2, 3)], positive=[True]).then(Clicks.at([(5, 1)], positive=[False]))
+        >>> clicks.positions, clicks.positive
+        (tensor([[[2, 3],
+                  [5, 1]]]), tensor([[ True, False]]))
+    """
+
+    positions: Int[Tensor, "b n d"]
+    positive: Bool[Tensor, "b n"]
+    valid: Bool[Tensor, "b n"]
+
+    @classmethod
+    def at(
+        cls, positions: Sequence[Sequence[int]], *, positive: Sequence[bool], device: torch.device | str | None = None
+    ) -> Clicks:
+        """Clicks into one volume or image.
+
+        Args:
+            positions: one click or more, each its indices in the order of the array's axes.
+            positive: for each, whether it lies in the object.
+            device: where to put them.
+
+        Raises:
+            ValueError: there is no click, or positions and labels are not equally many.
+        """
+        if not len(positions) or len(positions) != len(positive):
+            message = (
+                "positions and positive must hold one entry for each of at least one click, but hold "
+                f"{len(positions)} and {len(positive)}; for no click at all use Clicks.none."
+            )
+            raise ValueError(message)
+        where = torch.tensor([[int(index) for index in one] for one in positions], device=device)
+        labels = torch.tensor([bool(one) for one in positive], device=device)
+        return cls(where[None], labels[None], torch.ones_like(labels)[None])
+
+    @classmethod
+    def none(cls, batch: int, dimensions: int, *, device: torch.device | str | None = None) -> Clicks:
+        """No click yet: n is 0.
+
+        Args:
+            batch: how many volumes or images.
+            dimensions: their axes, 2 or 3.
+            device: where to put them.
+        """
+        nothing = torch.zeros(batch, 0, dtype=torch.bool, device=device)
+        return cls(torch.zeros(batch, 0, dimensions, dtype=torch.long, device=device), nothing, nothing)
+
+    def then(self, later: Clicks) -> Clicks:
+        """These clicks, and later ones after them.
+
+        Args:
+            later: clicks into the same volumes or images.
+        """
+        return Clicks(
+            torch.cat([self.positions, later.positions], 1),
+            torch.cat([self.positive, later.positive], 1),
+            torch.cat([self.valid, later.valid], 1),
+        )

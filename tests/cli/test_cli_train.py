@@ -22,7 +22,7 @@ QUICK = ["--epochs", "2", "--no-progress", "--snapshot-every", "1", "--keep-ever
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ultrarefiner.cli.setting._TINY", 64)
+    monkeypatch.setattr("ultrarefiner.cli.frozen_sam._TINY", 64)
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +55,11 @@ def test_automedsam_from_boxes_alone(folder: Path, tmp_path: Path, capsys: pytes
     flags = [*data(folder), "--boxes", str(folder / "boxes.csv"), "--hidden", "8", "--jitter", "0.05"]
     assert main(["train", "automedsam", "--out", str(tmp_path), *flags, *QUICK]) == 0
     told = capsys.readouterr().out
-    assert "boxes, against the given ones; there are no masks to measure" in told
+    assert "Boxes, against the given ones: there are no masks to measure" in told
+    assert "the mean box of the training cases" in told
+    assert "Every case is a group of its own" in told
     assert "random weights" not in told
-    run = tmp_path / "automedsam"
+    run = tmp_path / "automedsam_fold0"
     for name in ("best.pt", "last.pt", "epoch0001.pt", "curves.png", "history.json", "test.csv", "test.md", "test.png"):
         assert (run / name).stat().st_size > 100, name
     assert sorted(path.name for path in (run / "snapshots").iterdir()) == ["epoch0000.png", "epoch0001.png"]
@@ -65,7 +67,7 @@ def test_automedsam_from_boxes_alone(folder: Path, tmp_path: Path, capsys: pytes
     assert len((run / "test.csv").read_text().splitlines()) == 3
     assert (tmp_path / "embeddings" / "settings.json").exists()
     assert main(["train", "automedsam", "--out", str(tmp_path), *flags, *QUICK]) == 0
-    assert "resumed_from=" in capsys.readouterr().out
+    assert "going on after step 2" in capsys.readouterr().out
     assert main(["train", "automedsam", "--out", str(tmp_path), *flags, *QUICK, "--lambda-size", "0.5"]) == 1
     assert "was written by a run whose" in capsys.readouterr().err
 
@@ -77,7 +79,7 @@ def test_automedsam_as_the_paper_has_it_is_measured_by_masks(
     assert main(["train", "automedsam", "--out", str(tmp_path), *flags, *QUICK]) == 0
     told = capsys.readouterr().out
     assert "the true box, filled" in told
-    saved = read_tensors(tmp_path / "automedsam" / "best.pt")
+    saved = read_tensors(tmp_path / "automedsam_fold0" / "best.pt")
     recipe = saved["settings"]["recipe"]
     assert "BandTightBoxLoss" in str(recipe)
     assert "Token" in str([name for name in saved["model"] if "prompt_module" in name]) or "tokens" in str(
@@ -85,13 +87,13 @@ def test_automedsam_as_the_paper_has_it_is_measured_by_masks(
     )
 
 
-@pytest.mark.parametrize("augment", ["--augment", "--no-augment"])
+@pytest.mark.parametrize("augment", ["ultrasound", "none"])
 def test_autosam(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], augment: str) -> None:
-    flags = [*data(folder), "--masks", str(folder / "masks"), "--input-size", "64", augment]
+    flags = [*data(folder), "--masks", str(folder / "masks"), "--input-size", "64", "--augment", augment]
     assert main(["train", "autosam", "--out", str(tmp_path), *flags, *QUICK]) == 0
-    assert "On 2 cases that neither trained nor chose, masks" in capsys.readouterr().out
-    assert (tmp_path / "embeddings").exists() == (augment == "--no-augment")
-    assert (tmp_path / "autosam" / "best.pt").exists()
+    assert "fold 0, 2 cases that neither trained nor chose" in capsys.readouterr().out
+    assert (tmp_path / "embeddings").exists() == (augment == "none")
+    assert (tmp_path / "autosam_fold0" / "best.pt").exists()
 
 
 def test_synthetic_needs_no_data_and_says_what_it_is_worth(
@@ -99,7 +101,7 @@ def test_synthetic_needs_no_data_and_says_what_it_is_worth(
 ) -> None:
     monkeypatch.setattr("ultrarefiner.cli.split._PHANTOMS", (4, 2, 2))
     assert main(["train", "automedsam", "--out", str(tmp_path), "--synthetic", "--hidden", "8", *QUICK]) == 0
-    assert "SAM has random weights" in capsys.readouterr().out
+    assert "a SAM of random weights" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -107,8 +109,14 @@ def test_synthetic_needs_no_data_and_says_what_it_is_worth(
     [
         ([], "give either data, the folder of a data set, or synthetic"),
         (["--synthetic", "--data", "somewhere"], "give either data, the folder of a data set, or synthetic"),
-        (["--data", "somewhere", "--boxes", "boxes.csv"], "boxes go with dataset folder"),
-        (["--data", "somewhere"], "somewhere"),
+        (["--data", "somewhere", "--boxes", "boxes.csv"], "boxes belong to a folder of images or volumes; give"),
+        (["--data", "somewhere", "--dataset", "folder", "--boxes", "b.csv"], "autosam learns from masks"),
+        (["--data", "somewhere", "--groups", "g.csv", "--dataset", "bus"], "groups belong to busi, polyps, folder"),
+        (["--data", "somewhere", "--colour"], "colour belongs to a folder of images"),
+        (["--data", "somewhere", "--dataset", "images"], "images has none"),
+        (["--data", "somewhere"], "sam_weights must name a checkpoint"),
+        (["--data", "somewhere", "--sam-weights", "medsam_vit_b.pth"], "give --input-policy medsam"),
+        (["--synthetic", "--accelerator", "cuda"], "PyTorch finds no GPU"),
         (["--synthetic", "--sam-weights", "nowhere.pt"], "nowhere.pt"),
     ],
 )
@@ -122,27 +130,35 @@ def test_what_is_wrong_is_a_sentence(
 def test_folds_stay_and_are_not_mixed_up(tmp_path: Path) -> None:
     cases = Phantoms(12, size=(48, 64))
     parts = split_cases(cases, tmp_path, fold=1, folds=4, seed=0)
-    names = [set(part.names) for part in (parts.training, parts.validation, parts.test)]
+    test = parts.tests["fold 1"]
+    names = [set(part.names) for part in (parts.training, parts.validation, test)]
     assert set.union(*names) == set(cases.names)
     assert sum(map(len, names)) == 12
     again = split_cases(cases, tmp_path, fold=1, folds=4, seed=0)
-    assert again.test.names == parts.test.names
+    assert again.tests["fold 1"].names == test.names
     following = split_cases(cases, tmp_path, fold=2, folds=4, seed=0)
-    assert following.test.names == parts.validation.names
+    assert following.tests["fold 2"].names == parts.validation.names
+    published = split_cases(cases, tmp_path, fold=1, folds=4, seed=0, tests={"part": Phantoms(2, seed=9)})
+    assert len(published.training) == 9
+    assert published.validation.names == test.names
+    assert list(published.tests) == ["part"]
     with pytest.raises(ValueError, match="holds 4 folds of seed 0, but 5 of seed 0 were asked for"):
         split_cases(cases, tmp_path, fold=1, folds=5, seed=0)
     with pytest.raises(ValueError, match="folds must be at least 3 and fold one of them"):
         split_cases(cases, tmp_path, fold=4, folds=4, seed=0)
     one, other = synthetic_split(0), synthetic_split(1)
-    assert len({*one.training.names, *one.validation.names, *one.test.names, *other.training.names}) == 64 + 32 + 64
+    assert (
+        len({*one.training.names, *one.validation.names, *one.tests["phantoms"].names, *other.training.names})
+        == 64 + 32 + 64
+    )
 
 
 def test_the_cache_is_filled_in_parts_and_goes_on(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags = ["--phantoms", "5", "--sam", "tiny", "--image-size", "64", "--no-progress", "--out", str(tmp_path)]
+    flags = ["--phantoms", "5", "--sam", "tiny", "--no-progress", "--out", str(tmp_path)]
     assert main(["cache", *flags, "--parts", "2", "--part", "1"]) == 0
-    assert f"2 embeddings computed; {tmp_path} holds 2 for 5 cases." in capsys.readouterr().out
+    assert f"2 embeddings computed; {tmp_path} holds 2, of 5 cases that were asked for." in capsys.readouterr().out
     assert main(["cache", *flags]) == 0
     assert "3 embeddings computed" in capsys.readouterr().out
     assert main(["cache", *flags]) == 0
@@ -153,7 +169,7 @@ def test_the_cache_is_filled_in_parts_and_goes_on(
 
 def test_every_switch_may_stand_alone() -> None:
     functions = {name: found for name, found in command.commands().items() if name != "train"}
-    functions |= command.commands()["train"]
+    functions |= {name: found for name, found in command.commands()["train"].items() if name != "_help"}
     found = {
         parameter.name
         for function in (*functions.values(), Setting)

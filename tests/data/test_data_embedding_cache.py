@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -21,8 +25,11 @@ from ultrarefiner.data import (
     Phantoms,
     SimulatedFailures,
     collate,
+    embedding_cache,
+    embedding_writer,
 )
 from ultrarefiner.data.embedding_cache import image_digest, weights_digest
+from ultrarefiner.data.fit import FittedCase
 from ultrarefiner.sam import SAM, MedSAMInput, build_sam
 from ultrarefiner.simulation import FailureSimulator
 
@@ -233,3 +240,138 @@ def test_an_array_that_cannot_be_read_is_damaged_and_computed_again(tmp_path: Pa
         fresh.read(CASES[5])
     assert fresh.fill(CASES, progress=False) == 6
     assert max(error(fresh, sam, index) for index in range(6)) < 1e-3
+
+
+def test_digests_in_a_refusal_are_short_and_their_cause_is_named(tmp_path: Path) -> None:
+    cache = EmbeddingCache(tmp_path, tiny())
+    sentence = (
+        r"encoder '[0-9a-f]{12}', but (this SAM|the SAM that trains) has '[0-9a-f]{12}'; .*"
+        "random weights of another seed are other weights"
+    )
+    with pytest.raises(ValueError, match=sentence):
+        EmbeddingCache(tmp_path, tiny(seed=1))
+    with pytest.raises(ValueError, match=sentence):
+        cache.refuse_other(tiny(seed=1), tiny().input_policy)
+    other = tiny()
+    other.input_policy = MedSAMInput(64)
+    with pytest.raises(ValueError, match=r"another folder\.$"):  # the cause is not the seed
+        EmbeddingCache(tmp_path, other)
+
+
+class Counted:
+    """The cases, and how often each was read."""
+
+    def __init__(self) -> None:
+        self.names = CASES.names
+        self.read: list[int] = []
+
+    def __len__(self) -> int:
+        return len(CASES)
+
+    def __getitem__(self, index: int) -> FittedCase:
+        self.read.append(index)
+        return CASES[index]
+
+
+class Bar:
+    """What a progress bar is told, and how much had been read by then."""
+
+    def __init__(self, cases: Counted) -> None:
+        self.cases = cases
+        self.told: list[int] = []
+        self.read_before = -1
+
+    def __enter__(self) -> Bar:
+        self.read_before = len(self.cases.read)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def update(self, count: int) -> None:
+        self.told.append(count)
+
+
+def test_fill_reads_every_image_once_and_its_bar_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, first, second = EmbeddingCache(tmp_path, tiny()), Counted(), Counted()
+    bars = [Bar(first), Bar(second)]
+    left: Iterator[Bar] = iter(bars)
+    monkeypatch.setattr(embedding_cache, "progress_bar", lambda *_, **__: next(left))
+    assert cache.fill(first, part=1, parts=3) == 2  # the cases 1 and 4
+    assert cache.fill(second, batch_size=3) == 4
+    assert (first.read, second.read) == ([1, 4], [0, 1, 2, 3, 4, 5])
+    assert [bar.read_before for bar in bars] == [0, 0]
+    assert [bar.told for bar in bars] == [[1, 1], [1, 3, 1, 1]]  # by default one image at a time
+    assert max(error(cache, cache.sam, index) for index in range(6)) < 1e-3
+
+
+def test_arrays_are_as_long_as_what_is_in_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedding_cache, "_ROWS", 4)
+    sam = tiny()
+    cache = EmbeddingCache(tmp_path, sam)
+    cache.fill(CASES, batch_size=3, progress=False)
+    arrays = [np.load(path) for path in sorted(tmp_path.glob("*.npy"))]
+    assert [array.shape for array in arrays] == [(4, 64, 4, 4), (2, 64, 4, 4)]
+    assert all(array.dtype == np.float16 for array in arrays)
+    sizes = [path.stat().st_size for path in sorted(tmp_path.glob("*.npy"))]
+    assert sizes == [128 + array.nbytes for array in arrays]
+    assert max(error(cache, sam, index) for index in range(6)) < 1e-3
+    assert cache.fill(CASES, progress=False) == 0
+    assert len(list(tmp_path.glob("*.npy"))) == 2  # nothing to write, no file
+
+
+@pytest.mark.parametrize("where", ["rows", "sync", "length"])
+def test_a_full_disk_is_said_and_the_fill_goes_on_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    room = {"rows": 4, "sync": 4, "length": 0}[where]  # a header and three entries; two entries and their lines
+
+    def full(count: list[int], real: object) -> object:
+        def limited(*args: object) -> object:
+            count.append(1)
+            if len(count) > room:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return real(*args)  # type: ignore[operator] # a function
+
+        return limited
+
+    sam = tiny()
+    cache = EmbeddingCache(tmp_path, sam)
+    with monkeypatch.context() as patch:
+        if where == "rows":
+            patch.setattr(embedding_writer, "_write_all", full([], embedding_writer._write_all))
+        elif where == "sync":
+            patch.setattr(embedding_writer.os, "fsync", full([], embedding_writer.os.fsync))
+        else:
+            patch.setattr(embedding_writer, "_header", full([], embedding_writer._header))
+        with pytest.raises(OSError, match=r"'phantom \d' cannot be written to .* \(No space left on device\); .*kept"):
+            cache.fill(CASES, progress=False)
+    kept = {"rows": 3, "sync": 2, "length": 0}[where]
+    again = EmbeddingCache(tmp_path, sam)
+    assert len(again) == kept
+    assert all(error(again, sam, index) < 1e-3 for index in range(kept))
+    assert cache.fill(CASES, progress=False) == 6 - kept
+    assert max(error(cache, sam, index) for index in range(6)) < 1e-3
+
+
+def test_a_cache_that_is_there_is_opened_without_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    EmbeddingCache(tmp_path, tiny()).fill(CASES, progress=False)
+
+    def full(*_: object) -> bool:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(embedding_cache, "claim_file", full)
+    assert EmbeddingCache(tmp_path, tiny()).read(CASES[0]).shape == (64, 4, 4)
+
+
+def test_what_a_file_takes_in_parts_is_written_whole(tmp_path: Path) -> None:
+    taken: list[bytes] = []
+
+    class Slow(io.FileIO):
+        def write(self, content: object) -> int:
+            taken.append(bytes(content[:3]))
+            return len(taken[-1])
+
+    with Slow(tmp_path / "slow", "w") as file:
+        embedding_writer._write_all(file, b"abcdefgh")
+    assert taken == [b"abc", b"def", b"gh"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ultrarefiner.data.folder import ImageFolder, find_root
+from ultrarefiner.data.folder import ImageFolder, find_root, pictures_in
 
 Draw = Callable[..., Path]
 
@@ -75,3 +75,32 @@ def test_the_root_may_be_nested_or_missing(tmp_path: Path) -> None:
         assert find_root(root, ["All"], inside=["BUS_UC"], dataset="BUS-UC") == inner
     with pytest.raises(FileNotFoundError, match=r"no BUS here: expected original and GT in one of .*give the folder"):
         find_root(tmp_path, ["original", "GT"], inside=["BUS"], dataset="BUS")
+
+
+def test_groups_come_from_a_table(tmp_path: Path, draw: Draw) -> None:
+    for name in ("a", "b", "c"):
+        draw(f"images/{name}.png")
+        draw(f"masks/{name}.png")
+    folders, table = (tmp_path / "images", tmp_path / "masks"), tmp_path / "groups.csv"
+    table.write_text("case,group\nc,1\na,1\nb,2\nelsewhere,3\n")
+    assert ImageFolder(*folders, groups=table).groups == ("group 1", "group 2", "group 1")
+    with pytest.raises(
+        ValueError, match=r"both the table groups=.*groups\.csv and the function group say it; give one"
+    ):
+        ImageFolder(*folders, groups=table, group=str)
+    table.write_text("case,group\nc,1\na,1\n")
+    with pytest.raises(ValueError, match="no group to 1 of the 3 cases, the first is 'b'"):
+        ImageFolder(*folders, groups=str(table))
+    with pytest.raises(FileNotFoundError, match="there is no table"):
+        ImageFolder(*folders, groups=tmp_path / "gone.csv")
+
+
+def test_a_folder_of_volumes_says_what_opens_them(tmp_path: Path, draw: Draw) -> None:
+    for name in ("p2.nii.gz", "p1.NII", "notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(
+        ValueError, match=r"no pictures, but 2 NIfTI volumes \(such as 'p1\.NII'\); .*VolumeSlices, .*'vol"
+    ):
+        pictures_in(tmp_path)
+    draw("a.png")
+    assert [path.name for path in pictures_in(tmp_path)] == ["a.png"]

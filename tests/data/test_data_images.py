@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ultrarefiner.data.images import picture_size, read_colours, read_image, read_mask
+from ultrarefiner.data.images import picture_size, read_colours, read_image, read_labels, read_mask, read_rgb
 
 GREY = np.array([[0, 51, 102], [153, 204, 255]], dtype=np.uint8)
 
@@ -178,3 +178,51 @@ def test_numbers_of_unknown_range_are_refused(tmp_path: Path) -> None:
 
 def test_the_size_comes_as_height_and_width(tmp_path: Path) -> None:
     assert picture_size(_save(tmp_path, Image.new("RGB", (7, 3)))) == (3, 7)
+
+
+def _exif(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+# How the stored rows and columns become those of the upright picture, by EXIF's definition of its eight numbers.
+UPRIGHT = {
+    1: lambda stored: stored,
+    2: lambda stored: stored[:, ::-1],
+    3: lambda stored: stored[::-1, ::-1],
+    4: lambda stored: stored[::-1],
+    5: lambda stored: stored.T,
+    6: lambda stored: stored[::-1].T,
+    7: lambda stored: stored[::-1, ::-1].T,
+    8: lambda stored: stored[:, ::-1].T,
+}
+
+
+@pytest.mark.parametrize("ending", ["png", "tif", "webp", "jpg"])
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_pictures_and_masks_are_turned_upright(tmp_path: Path, ending: str, orientation: int) -> None:
+    stored = np.zeros((48, 32), dtype=np.uint8)
+    stored[:16, :16] = 255
+    options = {"lossless": True} if ending == "webp" else {}
+    path = _save(tmp_path, Image.fromarray(stored), f"a.{ending}", exif=_exif(orientation), **options)
+    upright = torch.from_numpy(UPRIGHT[orientation](stored).copy())[None] > 0
+    assert torch.equal(read_image(path) > 0.5, upright)
+    assert torch.equal(read_mask(path) > 0, upright)
+    assert torch.equal(read_rgb(path)[1:2] > 0.5, upright)
+    assert picture_size(path) == tuple(upright.shape[1:])
+    if ending != "jpg":
+        assert torch.equal(read_labels(path) > 0, upright)
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 77])
+def test_an_orientation_that_means_nothing_is_none(tmp_path: Path, orientation: int) -> None:
+    path = _save(tmp_path, Image.fromarray(GREY), exif=_exif(orientation))
+    assert torch.equal(read_image(path)[0], torch.from_numpy(GREY) / 255)
+    assert picture_size(path) == GREY.shape
+
+
+def test_exif_that_cannot_be_read_is_none(tmp_path: Path) -> None:
+    path = _save(tmp_path, Image.new("L", (16, 8), 255), "a.jpg", exif=b"Exif\0\0this is no EXIF")
+    assert read_image(path).shape == (1, 8, 16)
+    assert picture_size(path) == (8, 16)

@@ -23,7 +23,7 @@ FILL = """
 import sys, time, zlib
 from pathlib import Path
 import torch
-from ultrarefiner.data import EmbeddingCache, FittedCases, Phantoms, embedding_cache
+from ultrarefiner.data import EmbeddingCache, FittedCases, Phantoms, embedding_writer
 from ultrarefiner.sam import build_sam
 
 folder, place, part, stop, images, batch = Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:]
@@ -48,7 +48,7 @@ class Watched:
             time.sleep(600)
         return zlib.crc32(data)
 
-embedding_cache.zlib = Watched()
+embedding_writer.zlib = Watched()
 sam.image_encoder.register_forward_hook(encoded)
 cases = FittedCases(Phantoms(int(images), size=(48, 64)), 64)
 (place / f"ready-{part}").touch()

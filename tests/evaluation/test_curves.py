@@ -35,6 +35,7 @@ class Moment:
     epochs: int
     scores: dict[str, float] = field(default_factory=dict)
     predict: object = None
+    score_name: str = "Dice"
 
 
 def run(folder: Path, metrics: str | None = METRICS, steps: str | None = STEPS) -> Path:
@@ -153,7 +154,8 @@ def test_one_epoch_is_a_point_and_columns_may_lack(tmp_path: Path) -> None:
     (axis,) = figure.axes
     assert axis.get_title() == "Dice: best 0.2500 after 1 epoch"
     assert axis.lines[0].get_marker() == "o"
-    assert axis.get_xlim()[1] > 1
+    assert axis.get_xlim() == (0, 2), "in the middle"
+    assert figure.get_suptitle() == "1 epoch, 0 steps"
     # No step in metrics.csv: the epoch that a step is in must do.
     figure = curves_figure(read_run_log(run(tmp_path, metrics="epoch,epoch/loss\n0,1.0\n1,0.5\n")))
     assert lines(figure)["loss"]["steps"][-1] == (4, 0.7)
@@ -198,6 +200,41 @@ def test_no_two_texts_overlap(tmp_path: Path) -> None:
     boxes.append(figure._suptitle.get_window_extent(renderer))
     assert not any(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])
     assert all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 + 1 and box.y0 >= 0 for box in boxes)
+
+
+def test_the_axis_is_where_the_points_are(tmp_path: Path) -> None:
+    def limits(metrics: str | None, steps: str | None) -> list[tuple[float, float]]:
+        return [axis.get_xlim() for axis in curves_figure(read_run_log(run(tmp_path, metrics, steps))).axes]
+
+    (tmp_path / "metrics.csv").unlink(missing_ok=True)
+    assert limits(None, "step,epoch,train/loss,train/dice\n7,0,1.0,0.5\n") == [(6, 8)] * 2
+    found = curves_figure(read_run_log(run(tmp_path, None, "step,epoch,train/loss\n1,0,1.0\n")))
+    assert found.get_suptitle() == "0 epochs, 1 step"
+    (tmp_path / "steps.csv").unlink()
+    (left, right) = limits("epoch,step,epoch/loss\n0,4,1.0\n1,8,0.5\n", None)[0]
+    assert 0.9 < left < 1 < 2 < right < 2.1
+    assert limits(METRICS, STEPS)[0][0] == 0, "single steps begin near it"
+
+
+def test_the_star_hides_no_point(tmp_path: Path) -> None:
+    axis = curves_figure(read_run_log(run(tmp_path))).axes[1]
+    (star,) = axis.collections
+    assert star.get_zorder() < min(line.get_zorder() for line in axis.lines)
+    assert star.get_sizes()[0] > max(line.get_markersize() for line in axis.lines) ** 2
+
+
+def test_the_score_has_its_own_name(tmp_path: Path) -> None:
+    run(tmp_path)
+    (tmp_path / "run.json").write_text('{"score_name": "Dice of boxes"}')
+    log = read_run_log(tmp_path)
+    assert log.score_name == "Dice of boxes"
+    assert "Dice of boxes: best 0.7000 after 2 epochs" in lines(curves_figure(log))
+    (tmp_path / "metrics.csv").unlink()
+    assert "Dice of boxes" in lines(curves_figure(read_run_log(tmp_path)))
+    for damaged in ("", "[]", "{}", '{"score_name": 3}', "\xff"):
+        (tmp_path / "run.json").write_text(damaged, encoding="latin-1")
+        with pytest.raises(ValueError, match=r'run.json must hold \{"score_name": "..."\}, but it does not; remove it'):
+            read_run_log(tmp_path)
 
 
 # draw_curves and Curves

@@ -25,6 +25,7 @@ class Moment:
     epochs: int
     scores: dict[str, float] = field(default_factory=dict)
     predict: object = None
+    score_name: str = "Dice"
 
 
 def strict(path: Path) -> dict:
@@ -50,7 +51,7 @@ def test_every_number_comes_back_exactly(tmp_path: Path, values: list[tuple[floa
     ]
     write(tmp_path / "metrics.csv", rows)
     history = strict(write_history(tmp_path))
-    assert list(history) == ["epochs", "steps", "best"]
+    assert list(history) == ["epochs", "steps", "best", "score_name"]
     assert history["steps"] == []
 
     def plain(value: float) -> float | None:
@@ -79,9 +80,12 @@ def test_counts_are_whole_numbers_and_a_row_is_a_line(tmp_path: Path) -> None:
         '{"step": 2, "epoch": 0, "train/loss": 1.0},',
         '{"step": 4, "epoch": 1}',
         "],",
-        '"best": {"epoch": 1, "dice": 0.75}',
+        '"best": {"epoch": 1, "dice": 0.75},',
+        '"score_name": "Dice"',
         "}",
     ]
+    (tmp_path / "run.json").write_text('{"score_name": "Dice of boxes"}')
+    assert strict(write_history(tmp_path))["score_name"] == "Dice of boxes"
 
 
 def test_a_resumed_run_repeats_nothing(tmp_path: Path) -> None:

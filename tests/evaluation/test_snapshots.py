@@ -30,7 +30,7 @@ from ultrarefiner.evaluation import (
 )
 from ultrarefiner.training import CoarseRecipe, train
 
-GREEN, RED = (0, 0xC0, 0), (0xFF, 0x30, 0x30)
+WHITE, BLUE = (255, 255, 255), (0x56, 0xB4, 0xE9)
 
 
 @dataclass
@@ -42,6 +42,7 @@ class Moment:
     epochs: int = 30
     scores: dict[str, float] = field(default_factory=dict)
     predict: Callable[[Batch], Tensor] = lambda batch: batch.masks
+    score_name: str = "Dice"
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def test_scores_are_those_of_plain_loops(seed: int, share: float, other: float) 
     probability = torch.rand(1, 6, 7, generator=generator) * share
     target = (torch.rand(1, 6, 7, generator=generator) < 0.3 * other).float()
     found = snapshot_scores(SnapshotRow("a", target, target, probability))
-    sets = [{(y, x) for y in range(6) for x in range(7) if mask[0, y, x] > 0.5} for mask in (probability, target)]
+    sets = [{(y, x) for y in range(6) for x in range(7) if mask[0, y, x] >= 0.5} for mask in (probability, target)]
     boxes = []
     for pixels in sets:
         ys, xs = [y for y, _ in pixels] or [0], [x for _, x in pixels] or [0]
@@ -91,9 +92,11 @@ def test_scores_are_those_of_plain_loops(seed: int, share: float, other: float) 
     assert found.share_of_box == (pytest.approx(len(sets[0]) / len(boxes[1])) if sets[1] else None)
 
 
-def test_exactly_a_half_is_no_lesion_as_in_validation(row: SnapshotRow) -> None:
-    assert snapshot_scores(replace(row, probability=0.5 * row.target)).share_of_box == 0
-    assert snapshot_scores(replace(row, probability=0.501 * row.target)).dice == 1
+def test_exactly_a_half_is_lesion_as_in_evaluation(row: SnapshotRow) -> None:
+    half = replace(row, probability=0.5 * row.target)
+    assert snapshot_scores(half).dice == 1
+    assert len(draw_snapshot([half]).axes[0].patches) == 2
+    assert snapshot_scores(replace(row, probability=0.499 * row.target)).share_of_box == 0
 
 
 # draw_snapshot
@@ -101,29 +104,29 @@ def test_exactly_a_half_is_no_lesion_as_in_validation(row: SnapshotRow) -> None:
 
 def test_boxes_are_the_tight_ones_in_pixel_edges(row: SnapshotRow) -> None:
     figure = draw_snapshot([row])
-    true, predicted = figure.axes[0].patches
+    predicted, true = figure.axes[0].patches
     # imshow's first pixel spans -0.5 to 0.5.
     for patch, (x0, y0, x1, y1) in ((true, (10, 8, 30, 24)), (predicted, (16, 12, 36, 28))):
         assert (patch.get_x(), patch.get_y()) == (x0 - 0.5, y0 - 0.5)
         assert (patch.get_width(), patch.get_height()) == (x1 - x0, y1 - y0)
         assert not patch.get_fill()
-    assert true.get_linestyle() in ("-", "solid")
-    assert predicted.get_linestyle() not in ("-", "solid")
-    assert np.allclose(np.array(true.get_edgecolor()[:3]) * 255, GREEN)
-    assert np.allclose(np.array(predicted.get_edgecolor()[:3]) * 255, RED)
+    assert predicted.get_linestyle() in ("-", "solid")
+    assert true.get_linestyle() not in ("-", "solid")
+    assert np.allclose(np.array(true.get_edgecolor()[:3]) * 255, WHITE)
+    assert np.allclose(np.array(predicted.get_edgecolor()[:3]) * 255, BLUE)
     figure.set_dpi(200)
-    assert colour_at(figure, 0, 9.5, 16) == GREEN, "on the line of the true box"
+    assert colour_at(figure, 0, 35.5, 20) == BLUE, "on the line of the predicted box"
     assert colour_at(figure, 0, 20, 16) == (128, 128, 128), "nothing is drawn inside"
 
 
 def test_each_picture_shows_what_its_title_says(row: SnapshotRow) -> None:
     figure = draw_snapshot([row])
     figure.set_dpi(200)
-    assert [axis.get_title() for axis in figure.axes[:4]] == ["image and boxes", "truth", "soft mask", "mask > 0.5"]
+    assert [axis.get_title() for axis in figure.axes[:4]] == ["image and boxes", "truth", "soft mask", "mask ≥ 0.5"]
     both, true_alone, predicted_alone, neither = (25, 18), (12, 10), (33, 26), (50, 5)
     grey = (128, 128, 128)
-    green, red = (70, 157, 70), (185, 92, 92)  # 0.45 of the colour over grey
-    for axis, colours in ((1, (green, green, grey, grey)), (3, (red, grey, red, grey))):
+    white, blue = (185, 185, 185), (109, 151, 175)  # 0.45 of the colour over grey
+    for axis, colours in ((1, (white, white, grey, grey)), (3, (blue, grey, blue, grey))):
         for place, expected in zip((both, true_alone, predicted_alone, neither), colours, strict=True):
             assert np.allclose(colour_at(figure, axis, *place), expected, atol=2), (axis, place)
     heat = figure.axes[2].images[0]
@@ -149,7 +152,7 @@ def test_scores_are_written(row: SnapshotRow) -> None:
     boxes = draw_snapshot([row], boxes_only=True)
     assert words(boxes) == "case\nDice of the boxes  0.525\nmask / true box  1.00"
     assert boxes.axes[1].get_title() == "box"
-    assert boxes.legends[0].get_texts()[0].get_text() == "true box"
+    assert [text.get_text() for text in boxes.legends[0].get_texts()] == ["predicted tight box", "true box (white)"]
 
 
 def test_masks_without_a_pixel_say_so(row: SnapshotRow) -> None:
@@ -301,6 +304,25 @@ def test_it_draws_when_it_is_time_and_again_the_same(tmp_path: Path) -> None:
         assert 900 < picture.width < 1600
 
 
+def test_the_title_names_the_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    titles: list[str] = []
+
+    def look(rows: list[SnapshotRow], *, title: str, boxes_only: bool) -> Figure:
+        titles.append(title)
+        return draw_snapshot(rows, title=title, boxes_only=boxes_only)
+
+    monkeypatch.setattr("ultrarefiner.evaluation.snapshots.draw_snapshot", look)
+    watcher = Snapshots(Phantoms(1, size=(32, 32)), 32)
+    watcher(Moment(tmp_path, 9, 30, {"dice": 0.25}, score_name="Dice of boxes"))
+    watcher(Moment(tmp_path, 9, 30, {"dice": 0.25}))
+    watcher(Moment(tmp_path, 9, 30))
+    assert titles == [
+        "after 10 of 30 epochs; Dice of boxes in validation 0.2500",
+        "after 10 of 30 epochs; Dice in validation 0.2500",
+        "after 10 of 30 epochs",
+    ]
+
+
 def test_fitted_cases_are_shown_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stretched = FittedCases(Phantoms(1, size=(48, 64)), StretchToSquare(32))
     (found,) = rows_of(Snapshots(stretched), Moment(tmp_path), monkeypatch)
@@ -348,15 +370,12 @@ def test_a_run_that_is_watched_and_resumed(tmp_path: Path) -> None:
         options = {"epochs": 4, "batch_size": 2, "log_every": 1, "tensorboard": False, "progress": False}
         train(recipe, cases, folder=tmp_path, validation=validation, watchers=watchers, **options)
 
-    class StopError(Exception):
-        pass
-
     def stop(moment: Moment) -> None:
         if moment.epoch == 1:
-            raise StopError
+            raise KeyboardInterrupt
 
     watchers = [History(), Curves(), Snapshots(validation, every=1)]
-    with pytest.raises(StopError):
+    with pytest.raises(KeyboardInterrupt):
         go([*watchers, stop])
     assert len(json.loads((tmp_path / "history.json").read_text())["epochs"]) == 2
     go(watchers)
@@ -366,12 +385,20 @@ def test_a_run_that_is_watched_and_resumed(tmp_path: Path) -> None:
     with (tmp_path / "metrics.csv").open(newline="") as file:
         dice = [float(row["validation/dice"]) for row in csv.DictReader(file)]
     assert history["best"] == {"epoch": dice.index(max(dice)), "dice": max(dice)}
+    assert history["score_name"] == "Dice"
     assert len(list((tmp_path / "snapshots").glob("epoch000?.png"))) == 4
     assert (tmp_path / "curves.png").stat().st_size > 10_000
+    # What is missing of a finished run is drawn when it is asked for again, and as it was.
+    last, pictures = tmp_path / "snapshots" / "epoch0003.png", {}
+    for path in (last, tmp_path / "curves.png", tmp_path / "history.json"):
+        pictures[path] = path.read_bytes()
+        path.unlink()
+    go(watchers)
+    assert pictures == {path: path.read_bytes() for path in pictures}
 
 
 def test_the_picture_of_a_good_mask_looks_like_the_truth() -> None:
-    """A prediction equal to the truth: the same outline in green and in red."""
+    """A prediction equal to the truth: the same shape in white and in blue."""
     target = lesion(48, 64, (20, 30), (8, 12))[None]
     figure = draw_snapshot([SnapshotRow("a", torch.full((1, 48, 64), 0.3), target, target)])
     pixels = drawn(figure)
@@ -381,9 +408,9 @@ def test_the_picture_of_a_good_mask_looks_like_the_truth() -> None:
         box = figure.axes[axis].get_window_extent()
         return pixels[height - int(box.y1) + 2 : height - int(box.y0) - 2, int(box.x0) + 2 : int(box.x1) - 2]
 
-    green, red = shown(1), shown(3)
-    rows, columns = min(len(green), len(red)), min(green.shape[1], red.shape[1])
-    is_green = (green[..., 1] - green[..., 0] > 20)[:rows, :columns]
-    is_red = (red[..., 0] - red[..., 1] > 20)[:rows, :columns]
-    assert is_green.sum() > 1000
-    assert 2 * (is_green & is_red).sum() / (is_green.sum() + is_red.sum()) > 0.95
+    white, blue = shown(1), shown(3)
+    rows, columns = min(len(white), len(blue)), min(white.shape[1], blue.shape[1])
+    is_white = (white[..., 0] > 100)[:rows, :columns]
+    is_blue = (blue[..., 2] - blue[..., 0] > 20)[:rows, :columns]
+    assert is_white.sum() > 1000
+    assert 2 * (is_white & is_blue).sum() / (is_white.sum() + is_blue.sum()) > 0.9

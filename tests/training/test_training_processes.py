@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from torch import nn
 from ultrarefiner.training import CoarseRecipe, JointRecipe, RefinerRecipe, train
 from ultrarefiner.training.epoch import share_buffers
 from ultrarefiner.training.hardware import make_fabric
+from ultrarefiner.training.locking import hold_folder
 
 
 def network() -> nn.Module:
@@ -69,14 +71,26 @@ def test_two_processes_train_a_refiner_with_parameters_that_get_no_gradient(ultr
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["coarse", "refiner"])
-def test_fewer_cases_to_validate_than_processes(kind, ultra, coarse, cases, tmp_path: Path) -> None:
+def test_fewer_cases_to_validate_than_processes(kind, ultra, coarse, cases, other_cases, tmp_path: Path) -> None:
     # The second process has no case, so it does not know what the recipe scores; batch norm saw other images in it.
     recipe = coarse() if kind == "coarse" else RefinerRecipe(ultra().refiner, augmentation=None)
-    options = {"epochs": 1, "batch_size": 2, "validation": cases[:1], "accelerator": "cpu", "tensorboard": False}
+    options = {"epochs": 1, "batch_size": 2, "validation": other_cases[:1], "accelerator": "cpu", "tensorboard": False}
     result = train(recipe, cases, folder=tmp_path, devices=2, strategy="ddp_spawn", **options)
     assert 0 <= result.best_dice <= 1
     columns = (tmp_path / "metrics.csv").read_text().splitlines()[0]
     assert ("validation/coarse_dice" in columns) is (kind == "refiner")
+
+
+@pytest.mark.slow
+def test_all_processes_are_refused_a_folder_that_is_held(coarse, cases, tmp_path: Path) -> None:
+    options = {"epochs": 1, "batch_size": 2, "accelerator": "cpu", "tensorboard": False}
+    alone = make_fabric("auto", accelerator="cpu", devices=1)
+    with (
+        hold_folder(alone, tmp_path),
+        pytest.raises(Exception, match=rf"BlockingIOError: .*process {os.getpid()} on .* holds"),
+    ):
+        train(coarse(), cases, folder=tmp_path, devices=2, strategy="ddp_spawn", **options)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 def say_buffers(fabric, module: nn.Module) -> None:

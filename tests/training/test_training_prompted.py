@@ -49,6 +49,13 @@ def frozen(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in model.sam.state_dict().items()}
 
 
+def test_the_score_that_chooses_is_named() -> None:
+    assert AutoSAMRecipe(autosam()).score_name == "Dice"
+    assert MaskedAutoMedSAMRecipe(automedsam()).score_name == "Dice"
+    assert AutoMedSAMRecipe(automedsam()).score_name == "Dice of boxes"
+    assert AutoMedSAMRecipe(automedsam(), choose_by="mask").score_name == "Dice"
+
+
 def test_autosam_learns_masks_and_leaves_sam_alone(tmp_path: Path) -> None:
     model = autosam()
     before = frozen(model)

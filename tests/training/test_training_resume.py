@@ -33,7 +33,8 @@ def test_kill_nine_loses_nothing(tmp_path: Path) -> None:
     assert_same(*(read_tensors(tmp_path / name / "best.pt") for name in ("whole", "killed")))
     for name in ("metrics.csv", "steps.csv"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    assert {path.name for path in (tmp_path / "killed").iterdir()} == {"last.pt", "best.pt", "metrics.csv", "steps.csv"}
+    names = {"last.pt", "best.pt", "metrics.csv", "steps.csv", "run.json", ".lock"}
+    assert {path.name for path in (tmp_path / "killed").iterdir()} == names
 
 
 def assert_same(one, other, name: str = "") -> None:

@@ -10,6 +10,8 @@ from torch import Tensor
 from ultrarefiner.checkpoints.automedsam import rename_automedsam
 from ultrarefiner.checkpoints.hardnet import rename_autosam, rename_hardnet
 from ultrarefiner.checkpoints.renaming import Renamed
+from ultrarefiner.checkpoints.segvol import rename_segvol
+from ultrarefiner.checkpoints.segvol_gru import rename_segvol_gru
 from ultrarefiner.checkpoints.transunet import rename_transunet, rename_vit_npz
 
 
@@ -52,7 +54,7 @@ LAYOUTS: dict[str, Layout] = {
             "pixel_mean": "a constant of the input policy",
             "pixel_std": "a constant of the input policy",
         },
-        signature="image_encoder.",
+        signature="image_encoder.patch_embed.",
     ),
     "microsegnet": Layout(
         rename=rename_transunet,
@@ -77,5 +79,16 @@ LAYOUTS: dict[str, Layout] = {
         wrappers=("model_state_dict", "prompt_module_state_dict", "state_dict"),
         rename=rename_automedsam,
         signature="dense_branch.",
+    ),
+    "segvol_gru": Layout(
+        prefixes=("module.", "model."),
+        rename=rename_segvol_gru,
+        signature="gru_blocks.",
+    ),
+    "segvol": Layout(
+        prefixes=("module.", "model."),
+        rename=rename_segvol,
+        surplus={"text_encoder.": "this network was built without the text encoder"},
+        signature="image_encoder.patch_embedding.",
     ),
 }

@@ -63,7 +63,7 @@ def load_weights(network: nn.Module, path: str | Path, *, layout: str = "native"
             "microsegnet" for those projects' checkpoints, "vit_npz" for the ImageNet-21k files of vision transformers
             with or without a ResNet (R50+ViT-B_16.npz, ViT-B_16.npz), which have no decoder, "autosam" for the state
             dict of AutoSAM's generator, "automedsam" for Automatic MedSAM's prompt module, "hardnet" for HarDNet's
-            ImageNet files (load them into its backbone).
+            ImageNet files (load them into its backbone), "segvol" for SegVol's, with or without a text encoder.
 
     Returns:
         What was loaded, resized, left out and kept.

@@ -7,9 +7,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 _FAILED, _INTERRUPTED = 1, 130
 
-SWITCHES = frozenset({"augment", "progress", "sheet", "synthetic"})
+SWITCHES = frozenset({"colour", "keep_in_memory", "measures", "progress", "sheet", "synthetic"})
 """Flags that are true or false; they may stand alone."""
 
 
@@ -37,14 +39,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"ultrarefiner needs the package {error.name}: pip install 'ultrarefiner[cli]'.\n")
         return _FAILED
     given = sys.argv[1:] if arguments is None else arguments
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    _let_the_library_talk()
     try:
         # A dictionary of commands, so that one command is a subcommand, too.
         told = auto_cli(known, args=_flags(given), as_positional=False)
     except KeyboardInterrupt:
         sys.stderr.write("ultrarefiner: stopped; the same command goes on from here.\n")
         return _INTERRUPTED
-    except (ValueError, OSError, ModuleNotFoundError) as error:
+    except KeyError as error:  # its text is its argument's repr
+        sys.stderr.write(f"ultrarefiner: {error.args[0]}\n")
+        return _FAILED
+    except torch.OutOfMemoryError as error:
+        sys.stderr.write(f"ultrarefiner: {error}\nGive a smaller batch_size, or precision bf16-mixed.\n")
+        return _FAILED
+    except (ValueError, OSError, ModuleNotFoundError, FloatingPointError) as error:
         sys.stderr.write(f"ultrarefiner: {error}\n")
         return _FAILED
     sys.stdout.write(f"{told}\n")
@@ -57,7 +65,16 @@ def commands() -> dict[str, Any]:
     from ultrarefiner.cli.simulate import simulate
     from ultrarefiner.cli.train import automedsam, autosam
 
-    return {"cache": cache, "simulate": simulate, "train": {"autosam": autosam, "automedsam": automedsam}}
+    training = {"_help": "Train a system, measure it, draw it.", "autosam": autosam, "automedsam": automedsam}
+    return {"cache": cache, "simulate": simulate, "train": training}
+
+
+def _let_the_library_talk() -> None:
+    """Print what this library reports, and only that."""
+    logger = logging.getLogger("ultrarefiner")
+    logger.setLevel(logging.INFO)
+    if not logger.handlers:
+        logger.addHandler(logging.StreamHandler())
 
 
 def _flags(arguments: Sequence[str]) -> list[str]:

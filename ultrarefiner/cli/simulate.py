@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
-from ultrarefiner.cli.cases import DatasetName, open_cases
+from ultrarefiner.cli.cases import CaseFlags, open_cases
 from ultrarefiner.data import (
     FittedCases,
     FitToSquare,
@@ -26,10 +26,6 @@ _GOLDEN = 0.6180339887498949
 
 def simulate(
     out: Path,
-    data: Path | None = None,
-    dataset: DatasetName = "busi",
-    masks: Path | None = None,
-    mask_suffix: str = "",
     phantoms: int | None = None,
     samples: int = 100_000,
     seed: int = 0,
@@ -43,6 +39,7 @@ def simulate(
     workers: int = 0,
     sheet: bool = True,
     progress: bool = True,
+    **options: Any,
 ) -> str:
     """Write simulated failures of true masks: shards of PNG pictures, a manifest, a contact sheet of every kind.
 
@@ -51,10 +48,6 @@ def simulate(
 
     Args:
         out: folder for the files.
-        data: folder of the data set.
-        dataset: its layout; "folder" is any folder of images and masks with the same names.
-        masks: folder of the masks, for "folder"; by default that of the images.
-        mask_suffix: what follows an image's name in its mask's name, for "folder", such as _mask.
         phantoms: this many made-up cases instead of a folder.
         samples: how many masks; all cases come equally often.
         seed: of all that is drawn; a mask is a seed and a number.
@@ -68,12 +61,13 @@ def simulate(
         workers: processes that write; 0 for this one alone.
         sheet: draw sheet.png, every kind of error on six lesions; none where no case has a lesion.
         progress: show a progress bar on a terminal.
+        options: which cases.
 
     Returns:
         What is there now, in a sentence.
     """
     cases = FittedCases(
-        open_cases(dataset, data=data, masks=masks, mask_suffix=mask_suffix, phantoms=phantoms),
+        open_cases(CaseFlags(**options), phantoms=phantoms),
         FitToSquare(size) if fit == "pad" else StretchToSquare(size),
         keep_in_memory=False,
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +14,36 @@ _PHANTOMS = (64, 16, 16)
 
 @dataclass(frozen=True)
 class Split:
-    """Three sets without a case, or a group, in common.
+    """Sets without a case in common, and without a group in common where the groups are known.
 
     Attributes:
         training: trains.
         validation: chooses the checkpoint.
-        test: is reported, and nothing else.
+        tests: are reported, and nothing else, by name.
+        note: what a reader of the report must know about them.
     """
 
     training: Any
     validation: Any
-    test: Any
+    tests: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
 
 
-def split_cases(cases: Any, out: Path, *, fold: int, folds: int, seed: int) -> Split:
+def split_cases(
+    cases: Any, out: Path, *, fold: int, folds: int, seed: int, tests: Mapping[str, Any] | None = None
+) -> Split:
     """One fold is reported, the next one chooses, the rest trains; groups stay together.
 
-    The folds are kept in ``folds.tsv``, so that the same command sees the same ones.
+    Where there are published test parts, those are reported and the fold chooses. The folds are kept in ``folds.tsv``,
+    so that the same command sees the same ones.
 
     Args:
         cases: the data set.
         out: the folder.
-        fold: which fold is reported.
+        fold: which fold.
         folds: how many there are, at least 3.
         seed: of the folds.
+        tests: published test parts, by name.
 
     Raises:
         ValueError: fewer than 3 folds, no such fold, or a ``folds.tsv`` of other cases, another number or seed.
@@ -44,12 +51,42 @@ def split_cases(cases: Any, out: Path, *, fold: int, folds: int, seed: int) -> S
     Example:
         >>> import tempfile
         >>> split = split_cases(Phantoms(9), Path(tempfile.mkdtemp()), fold=0, folds=3, seed=0)
-        >>> len(split.training), len(split.validation), len(split.test)
+        >>> len(split.training), len(split.validation), len(split.tests["fold 0"])
         (3, 3, 3)
     """
     if folds < 3 or not 0 <= fold < folds:
         message = f"folds must be at least 3 and fold one of them, from 0, but they are {folds} and {fold}."
         raise ValueError(message)
+    found = _folds(cases, out, folds, seed)
+    note = ""
+    if len(set(cases.groups)) == len(cases):
+        note = (
+            "Every case is a group of its own: near-duplicates or images of one patient may stand on both sides, and "
+            "the figures then flatter."
+        )
+    if tests:
+        validation, reported = found.validation(fold), dict(tests)
+        away = set(validation)
+    else:
+        test, validation = found.validation(fold), found.validation((fold + 1) % folds)
+        away, reported = {*test, *validation}, {f"fold {fold}": cases.subset(test)}
+    training = [name for name in cases.names if name not in away]
+    return Split(cases.subset(training), cases.subset(validation), reported, note)
+
+
+def synthetic_split(seed: int) -> Split:
+    """Three sets of phantoms.
+
+    Example:
+        >>> split = synthetic_split(0)
+        >>> len(split.training), len(split.validation), len(split.tests["phantoms"])
+        (64, 16, 16)
+    """
+    training, validation, test = (Phantoms(count, seed=3 * seed + index) for index, count in enumerate(_PHANTOMS))
+    return Split(training, validation, {"phantoms": test})
+
+
+def _folds(cases: Any, out: Path, folds: int, seed: int) -> Folds:
     path = out / "folds.tsv"
     if path.exists():
         found = Folds.load(path)
@@ -60,20 +97,8 @@ def split_cases(cases: Any, out: Path, *, fold: int, folds: int, seed: int) -> S
                 "give the same, or another out."
             )
             raise ValueError(message)
-    else:
-        found = group_folds(cases, folds=folds, seed=seed)
-        out.mkdir(parents=True, exist_ok=True)
-        found.save(path)
-    test, validation = found.validation(fold), found.validation((fold + 1) % folds)
-    training = [name for name in found.training(fold) if name not in set(validation)]
-    return Split(cases.subset(training), cases.subset(validation), cases.subset(test))
-
-
-def synthetic_split(seed: int) -> Split:
-    """Three sets of phantoms.
-
-    Example:
-        >>> [len(part) for part in vars(synthetic_split(0)).values()]
-        [64, 16, 16]
-    """
-    return Split(*(Phantoms(count, seed=3 * seed + index) for index, count in enumerate(_PHANTOMS)))
+        return found
+    found = group_folds(cases, folds=folds, seed=seed)
+    out.mkdir(parents=True, exist_ok=True)
+    found.save(path)
+    return found

@@ -10,6 +10,13 @@ from ultrarefiner.data.breast_ultrasound import BUS, BUSBRA, BUSUC, BUSUCLM, UDI
 from ultrarefiner.data.busi import BUSI
 from ultrarefiner.data.cached_embeddings import CachedEmbeddings
 from ultrarefiner.data.cases import Case, CaseDataset, CaseFiles, Cases, join
+from ultrarefiner.data.challenge_npz import (
+    ChallengeBox,
+    InteractiveCase,
+    read_interactive_case,
+    write_challenge_result,
+    write_interactive_case,
+)
 from ultrarefiner.data.embedding_cache import EmbeddingCache
 from ultrarefiner.data.failure_files import FailureRow, read_manifest
 from ultrarefiner.data.failure_writing import write_failures
@@ -20,11 +27,16 @@ from ultrarefiner.data.glas import GlaS
 from ultrarefiner.data.images import read_image, read_labels, read_mask, read_rgb
 from ultrarefiner.data.micro_ultrasound import MicroUltrasound
 from ultrarefiner.data.monuseg import MoNuSeg
+from ultrarefiner.data.organ_phantoms import OrganPhantoms
 from ultrarefiner.data.phantoms import Phantoms
 from ultrarefiner.data.polyps import Polyps
 from ultrarefiner.data.predictions import CoarsePredictions, PredictedCases
 from ultrarefiner.data.simulated import Mixed, SimulatedFailures
 from ultrarefiner.data.stored_failures import StoredFailures
+from ultrarefiner.data.volume_augmentation import VolumeAugmentation
+from ultrarefiner.data.volume_cases import LabelledVolume, LabelledVolumes, OrganCases, VolumeCase, load_volume
+from ultrarefiner.data.volume_intensity import VolumeCrop, foreground_crop, normalise_foreground
+from ultrarefiner.data.volume_patches import VolumeView, pad_volume, patch_start, resize_mask, resize_volume
 from ultrarefiner.data.volumes import Volume, VolumeFiles, VolumeSlices
 
 __all__ = [
@@ -43,6 +55,7 @@ __all__ = [
     "CaseDataset",
     "CaseFiles",
     "Cases",
+    "ChallengeBox",
     "CoarsePredictions",
     "EmbeddingCache",
     "FailureRow",
@@ -53,9 +66,14 @@ __all__ = [
     "Folds",
     "GlaS",
     "ImageFolder",
+    "InteractiveCase",
+    "LabelledVolume",
+    "LabelledVolumes",
     "MicroUltrasound",
     "Mixed",
     "MoNuSeg",
+    "OrganCases",
+    "OrganPhantoms",
     "Phantoms",
     "Polyps",
     "PredictedCases",
@@ -64,15 +82,29 @@ __all__ = [
     "StoredFailures",
     "StretchToSquare",
     "Volume",
+    "VolumeAugmentation",
+    "VolumeCase",
+    "VolumeCrop",
     "VolumeFiles",
     "VolumeSlices",
+    "VolumeView",
     "collate",
+    "foreground_crop",
     "group_folds",
     "join",
+    "load_volume",
+    "normalise_foreground",
+    "pad_volume",
+    "patch_start",
     "read_image",
+    "read_interactive_case",
     "read_labels",
     "read_manifest",
     "read_mask",
     "read_rgb",
+    "resize_mask",
+    "resize_volume",
+    "write_challenge_result",
     "write_failures",
+    "write_interactive_case",
 ]

@@ -12,10 +12,13 @@ from typing import TypeVar
 import torch
 from torch.utils.data import Dataset
 
-from ultrarefiner.data.cases import Case, Cases
+from ultrarefiner.data.cases import Case, CaseDataset, Cases
+from ultrarefiner.data.images import picture_size
 from ultrarefiner.data.tables import read_table
 
 Box = tuple[float, float, float, float]
+_SHOWN = 5  # of boxes that are wrong
+_COORDINATES = "Coordinates are pixel edges (x0, y0, x1, y1) of the image itself, at its own size and the right way up."
 _Boxes = TypeVar("_Boxes", bound="BoxesOf")
 
 
@@ -26,9 +29,15 @@ class BoxesOf(Dataset[Case]):
     volumes without a mask (``VolumeFiles(…, mask=None, …)``). Masks that the cases have are not used.
 
     Coordinates are pixel edges of the image at its own size, for a slice as it is shown: x0 = 0 is its left border,
-    x1 = its width the right one. A case without a row has no lesion; where nobody looked, as perhaps at most slices of
-    a volume, take ``subset(boxed)``. Several rows of one case are united: what trains on the tight box of that asks for
-    the box around all of them.
+    x1 = its width the right one. A case without a row (``unboxed``) has no lesion, and what trains on it learns that
+    there is none; where nobody looked, as perhaps at most slices of a volume, take ``subset(boxed)``.
+
+    Several rows of one case are united, and what trains on the tight box of that asks for the box around all of them:
+    `TightBoxLoss` then also asks for lesion in the rows and columns between two lesions, so that their true mask is
+    dearer than the filled box. Where many cases have several lesions, leave those out or train on masks.
+
+    Boxes of a `CaseDataset` are held against the sizes of their pictures at once, from the headers; those of other
+    cases, such as slices of volumes, while reading.
 
     A case's mask is what its boxes cover, rounded to whole pixels: the tight box of that is the given box, which is all
     that `AutoMedSAMRecipe` asks. It is no segmentation: do not measure masks against it.
@@ -39,10 +48,11 @@ class BoxesOf(Dataset[Case]):
 
     Attributes:
         boxed: the names of the cases that have a box, in order.
+        unboxed: the names of the cases that have none, in order.
 
     Raises:
         FileNotFoundError: there is no such table.
-        ValueError: a row names no case, or its numbers are no box; while reading, a box outside of its image.
+        ValueError: a row names no case, its numbers are no box, or it lies outside of its image.
 
     Example:
         >>> import tempfile, nibabel, numpy
@@ -67,6 +77,8 @@ class BoxesOf(Dataset[Case]):
                 )
                 raise ValueError(message)
             found.setdefault(row["case"], []).append(_box(row, table))
+        if isinstance(dataset, CaseDataset):
+            _check_inside(dataset, found, table)
         self.dataset = dataset
         self._boxes = found
 
@@ -95,6 +107,11 @@ class BoxesOf(Dataset[Case]):
         """The names of the cases that have a box, in order."""
         return tuple(name for name in self.names if name in self._boxes)
 
+    @property
+    def unboxed(self) -> tuple[str, ...]:
+        """The names of the cases that have no box, in order: each counts as an image without a lesion."""
+        return tuple(name for name in self.names if name not in self._boxes)
+
     def subset(self: _Boxes, names: Iterable[str]) -> _Boxes:
         """The cases of these names, in this data set's own order.
 
@@ -112,15 +129,40 @@ class BoxesOf(Dataset[Case]):
         case = self.dataset[index]
         mask, (height, width) = torch.zeros_like(case.image[:1]), case.image.shape[-2:]
         for box in self._boxes.get(case.name, ()):
-            left, top, right, bottom = (round(number) for number in box)
-            if not (0 <= left < right <= width and 0 <= top < bottom <= height):
-                message = (
-                    f"the box {box} of {case.name!r} must cover a pixel and lie inside its image of width "
-                    f"{width} and height {height}; coordinates are pixel edges (x0, y0, x1, y1) of the image itself."
-                )
+            wrong = _fault(case.name, box, height, width)
+            if wrong:
+                message = f"{wrong}. {_COORDINATES}"
                 raise ValueError(message)
+            left, top, right, bottom = _pixels(box)
             mask[..., top:bottom, left:right] = 1
         return replace(case, mask=mask, other_mask=None)
+
+
+def _pixels(box: Box) -> tuple[int, int, int, int]:
+    x0, y0, x1, y1 = box
+    return round(x0), round(y0), round(x1), round(y1)
+
+
+def _fault(name: str, box: Box, height: int, width: int) -> str:
+    """What is wrong with a box in its image; nothing where it covers a pixel, and none outside."""
+    left, top, right, bottom = _pixels(box)
+    if 0 <= left < right <= width and 0 <= top < bottom <= height:
+        return ""
+    return f"the box {box} of {name!r} must cover a pixel and lie inside its image of width {width} and height {height}"
+
+
+def _check_inside(dataset: CaseDataset, boxes: dict[str, list[Box]], table: str | Path) -> None:
+    """Raise if boxes do not fit the pictures; only the headers are read, of those that have boxes."""
+    faults = []
+    for case in dataset.files:
+        if case.name in boxes:
+            size = picture_size(case.image)
+            faults += [_fault(case.name, box, *size) for box in boxes[case.name]]
+    wrong = [fault for fault in faults if fault]
+    if wrong:
+        more = f"; and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
+        message = f"{table} has {len(wrong)} boxes to correct: {'; '.join(wrong[:_SHOWN])}{more}. {_COORDINATES}"
+        raise ValueError(message)
 
 
 def _box(row: dict[str, str], table: str | Path) -> Box:

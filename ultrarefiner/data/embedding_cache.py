@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import time
-import uuid
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +17,7 @@ from torch import Tensor, nn
 
 from ultrarefiner.checkpoints.files import Location, claim_file
 from ultrarefiner.checkpoints.settings import first_difference
+from ultrarefiner.data.embedding_writer import EmbeddingWriter
 from ultrarefiner.data.fit import FittedCase
 from ultrarefiner.data.progress import progress_bar
 from ultrarefiner.sam import SAM, encode_images
@@ -49,7 +48,8 @@ class EmbeddingCache:
 
     Entries lie in memory-mapped arrays, of each call of `fill` its own (``part0-….npy``); a journal beside them gets a
     line with name, digest and checksum of an entry after the entry itself is on the disk. So a kill loses at most the
-    batch at hand, and an entry that was damaged is found by its checksum and computed again by `fill`.
+    batch at hand, and an entry that was damaged is found by its checksum and computed again by `fill`. A full disk is
+    an ``OSError`` that says so; what was written before it stays.
 
     One entry of a ViT's takes 2 MB at 1024 pixels (256 x 64 x 64 numbers).
 
@@ -91,18 +91,19 @@ class EmbeddingCache:
         self,
         dataset: FittedCasesLike,
         *,
-        batch_size: int = 8,
+        batch_size: int = 1,
         part: int = 0,
         parts: int = 1,
         progress: bool = True,
     ) -> int:
         """Compute what is missing or damaged, on the device where the encoder is.
 
-        Several processes or nodes share the work by ``part`` and ``parts``; each writes files of its own.
+        Every image is read once: what is there is compared with it, and what is missing is encoded on the way. Several
+        processes or nodes share the work by ``part`` and ``parts``; each writes files of its own.
 
         Args:
             dataset: the cases; of several samples of one case the first counts.
-            batch_size: images at once.
+            batch_size: images at once; of ViT-B at 1024 pixels one takes 3 GB, four take 10.
             part: which share of the images this call computes, from 0.
             parts: in how many shares.
             progress: show a progress bar on a terminal.
@@ -112,6 +113,7 @@ class EmbeddingCache:
 
         Raises:
             ValueError: a number out of range, or another image under a name that is in the cache.
+            OSError: an embedding cannot be written, above all because the disk is full.
         """
         if batch_size < 1 or not 0 <= part < parts:
             message = f"batch_size must be at least 1 and part 0 to parts - 1, got {batch_size}, {part} and {parts}."
@@ -122,17 +124,23 @@ class EmbeddingCache:
         for index, name in enumerate(dataset.names):
             first.setdefault(name, index)
         mine = list(first.values())[part::parts]
-        missing = [index for index in mine if not self._holds(dataset[index])]
-        writer = _Writer(self.folder, part, rows=min(_ROWS, len(missing)))
-        with progress_bar(len(mine), "embed", "image", shown=progress) as bar:
-            bar.update(len(mine) - len(missing))
-            for start in range(0, len(missing), batch_size):
-                cases = [dataset[index] for index in missing[start : start + batch_size]]
-                embeddings = self._encoded(cases)
-                writer.write([(case.name, image_digest(case.image)) for case in cases], embeddings)
-                bar.update(len(cases))
+        computed, missing = 0, list[FittedCase]()
+        with (
+            progress_bar(len(mine), "embed", "image", shown=progress) as bar,
+            EmbeddingWriter(self.folder, part, rows=min(_ROWS, len(mine))) as writer,
+        ):
+            for done, index in enumerate(mine, start=1):
+                case = dataset[index]
+                if self._holds(case):
+                    bar.update(1)
+                else:
+                    missing.append(case)
+                if missing and (len(missing) == batch_size or done == len(mine)):
+                    writer.write([(case.name, image_digest(case.image)) for case in missing], self._encoded(missing))
+                    bar.update(len(missing))
+                    computed, missing = computed + len(missing), []
         self._read_journals()
-        return len(missing)
+        return computed
 
     def read(self, case: FittedCase) -> Float[Tensor, "d low_h low_w"]:
         """The embedding of a case, in float32.
@@ -178,10 +186,10 @@ class EmbeddingCache:
         }
         different = first_difference(self.settings(), now)
         if different is not None:
-            name, before, after = different
+            name, before, after, why = _shortened(*different)
             message = (
                 f"the embeddings in {self.folder} were made with {name} {before!r}, but the SAM that trains has "
-                f"{after!r}; fill a cache with that SAM, in a folder of its own."
+                f"{after!r}; fill a cache with that SAM, in a folder of its own{why}."
             )
             raise ValueError(message)
 
@@ -241,7 +249,8 @@ class EmbeddingCache:
 
     def _claim(self) -> None:
         path = self.folder / "settings.json"
-        claim_file(path, (json.dumps(self._settings, indent=1) + "\n").encode())
+        if not path.exists():  # a cache that is there is opened on a full disk, too
+            claim_file(path, (json.dumps(self._settings, indent=1) + "\n").encode())
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
@@ -249,10 +258,10 @@ class EmbeddingCache:
             raise ValueError(message) from error
         different = first_difference(found, self._settings)
         if different is not None:
-            name, before, now = different
+            name, before, now, why = _shortened(*different)
             message = (
                 f"{self.folder} holds embeddings that were made with {name} {before!r}, but this SAM has {now!r}; load "
-                "the weights that it was filled with, or give another folder."
+                f"the weights that it was filled with, or give another folder{why}."
             )
             raise ValueError(message)
 
@@ -313,6 +322,14 @@ class _Entry:
         self.array, self.row, self.image, self.checksum, self.stamp = array, row, image, checksum, stamp
 
 
+def _shortened(name: str, before: Any, now: Any) -> tuple[str, Any, Any, str]:
+    """A difference with the beginnings of digests alone, and how it may have come about."""
+    if name != "encoder":
+        return name, before, now, ""
+    why = " (the encoder is known by a digest of its weights; random weights of another seed are other weights)"
+    return name, str(before)[:12], str(now)[:12], why
+
+
 def _refuse_other_image(entry: _Entry, case: FittedCase, folder: Path) -> None:
     if image_digest(case.image) != entry.image:
         message = (
@@ -320,42 +337,3 @@ def _refuse_other_image(entry: _Entry, case: FittedCase, folder: Path) -> None:
             "give each data set and each fit a folder of its own."
         )
         raise ValueError(message)
-
-
-class _Writer:
-    """Appends embeddings to arrays of one process: first the numbers, then the line that says they are there."""
-
-    def __init__(self, folder: Path, part: int, *, rows: int) -> None:
-        self._folder = folder
-        # Of this call alone, so that a second one of the same part writes no file of the first.
-        self._stem = f"part{part}-{uuid.uuid4().hex[:8]}"
-        self._rows = rows
-        self._array: np.memmap | None = None
-        self._row = self._arrays = 0
-
-    def write(self, keys: Sequence[tuple[str, str]], embeddings: np.ndarray) -> None:
-        lines = []
-        for (name, image), values in zip(keys, embeddings, strict=True):
-            if self._array is None or self._row == self._rows:
-                self._begin(values.shape)
-            array = self._array
-            if array is None:
-                continue
-            array[self._row] = values
-            told = {"name": name, "image": image, "array": self._name, "row": self._row, "stamp": time.time_ns()}
-            lines.append(json.dumps({**told, "checksum": zlib.crc32(values.tobytes())}) + "\n")
-            self._row += 1
-        if self._array is not None:
-            self._array.flush()
-        path = self._folder / f"{self._stem}.jsonl"
-        with path.open("a", encoding="utf-8") as stream:
-            stream.write("".join(lines))
-            stream.flush()
-            os.fsync(stream.fileno())
-
-    def _begin(self, shape: tuple[int, ...]) -> None:
-        self._name = f"{self._stem}-{self._arrays:05d}.npy"
-        self._arrays += 1
-        create: Any = np.lib.format.open_memmap  # numpy's types for it differ from release to release
-        self._array = create(self._folder / self._name, mode="w+", dtype=np.float16, shape=(self._rows, *shape))
-        self._row = 0

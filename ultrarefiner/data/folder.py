@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ultrarefiner.data.cases import CaseDataset, CaseFiles, natural_key
+from ultrarefiner.data.tables import groups_of
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".pgm")
 
@@ -17,16 +18,20 @@ class ImageFolder(CaseDataset):
         images: the folder of images. Files that are no pictures, and hidden ones, are passed over.
         masks: the folder of masks; it may be the same folder if there is a suffix.
         mask_suffix: what stands between an image's name and the end of its mask's name, for example "_mask".
-        group: the group (patient) of a case, from its name; without it every case is a group of its own.
+        group: the group (patient) of a case, from its name; without it and without ``groups`` every case is a group of
+            its own.
+        groups: in place of ``group`` a CSV file with the columns case and group, as `BUSI` takes it: cases of one group
+            are of one patient, or near-duplicates. It names every case; names of other cases are passed over.
         label: the label of a case, from its name; without it every label is "unknown".
         label_maps: whether the masks are label maps, one number an object, in which any number above 0 is lesion.
         colour: whether images are read with their colours; the default is grey.
         unseen: whether the set is kept for testing alone.
 
     Raises:
-        FileNotFoundError: one of the folders is not there.
+        FileNotFoundError: one of the folders, or the table of groups, is not there.
         ValueError: a folder has no pictures, two pictures have the same name, an image has no mask, or the
-            same folder is given twice without a suffix. Masks without an image are passed over.
+            same folder is given twice without a suffix (masks without an image are passed over); the table lacks a
+            column or a case, or ``group`` is given beside it.
 
     Example:
         >>> import tempfile
@@ -46,19 +51,21 @@ class ImageFolder(CaseDataset):
         *,
         mask_suffix: str = "",
         group: Callable[[str], str] | None = None,
+        groups: str | Path | None = None,
         label: Callable[[str], str] | None = None,
         label_maps: bool = False,
         colour: bool = False,
         unseen: bool = False,
     ) -> None:
         pairs = pair_files(images, masks, mask_stem=lambda stem: stem + mask_suffix)
+        group_of = groups_of([name for name, _, _ in pairs], groups=groups, group=group)
         files = [
             CaseFiles(
                 name=name,
                 image=image,
                 masks=(mask,),
                 label="unknown" if label is None else label(name),
-                group=name if group is None else group(name),
+                group=group_of[name],
                 label_maps=label_maps,
             )
             for name, image, mask in pairs
@@ -119,7 +126,7 @@ def pictures_in(folder: str | Path) -> list[Path]:
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: there is no picture in it.
+        ValueError: there is no picture in it; of volumes the sentence says what opens them.
 
     Example:
         >>> import tempfile
@@ -136,6 +143,13 @@ def pictures_in(folder: str | Path) -> list[Path]:
     found = [
         path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
     ]
+    volumes = [] if found else [path for path in folder.iterdir() if path.name.lower().endswith((".nii", ".nii.gz"))]
+    if volumes:
+        message = (
+            f"the folder {folder} has no pictures, but {len(volumes)} NIfTI volumes (such as "
+            f"{min(volumes).name!r}); open them with VolumeSlices, or as the command's data set 'volumes'"
+        )
+        raise ValueError(message)
     if not found:
         message = (
             f"the folder {folder} has no pictures ({', '.join(PICTURE_SUFFIXES)}); give the folder that holds them"

@@ -9,10 +9,11 @@ from struct import error as struct_error
 import numpy as np
 import torch
 from jaxtyping import Float, Float32
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 _LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601
+_ORIENTATION = 0x0112  # in EXIF: 1 is upright, 2 to 4 keep height and width, 5 to 8 swap them
 _BROKEN = (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, struct_error, zlib.error)
 
 
@@ -22,7 +23,9 @@ def read_image(path: str | Path) -> Float[Tensor, "1 h w"]:
     The stored number is divided by the largest that its format can hold: 255 for 8 bits, 65535 for 16 bits, 1
     for 1 bit; a floating-point picture must lie in [0, 1] already. Nothing is stretched to the picture's own
     range. Colours (RGB, palette) become their luminance :math:`0.299 R + 0.587 G + 0.114 B`; what is
-    transparent is laid over black.
+    transparent is laid over black. A picture that says that it lies on its side (EXIF) is turned upright, as every
+    viewer shows it, where boxes and masks are drawn; so are masks. A mask without EXIF, of an image that has it, must
+    be drawn on the image as shown.
 
     Args:
         path: a PNG, TIFF, BMP, JPEG or any other file that Pillow reads, with one picture in it. Pillow gives
@@ -154,7 +157,7 @@ def read_colours(path: str | Path) -> Float32[np.ndarray, "h w c"]:
 
 
 def picture_size(path: str | Path) -> tuple[int, int]:
-    """(height, width) of a picture, from its header alone.
+    """(height, width) of a picture as `read_image` gives it, turned upright, from its header alone.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -168,8 +171,14 @@ def picture_size(path: str | Path) -> tuple[int, int]:
         (2, 3)
     """
     try:
-        with Image.open(path) as picture:
-            return int(picture.height), int(picture.width)
+        with Path(path).open("rb") as stream, Image.open(stream) as picture:
+            turned = _orientation(picture) >= 5
+            # Whether the size of an unread TIFF is that of the upright picture differs from Pillow to Pillow.
+            if turned and picture.format == "TIFF":
+                ImageOps.exif_transpose(picture, in_place=True)
+                turned = False
+            height, width = int(picture.height), int(picture.width)
+            return (width, height) if turned else (height, width)
     except FileNotFoundError:
         raise FileNotFoundError(_missing(Path(path))) from None
     except _BROKEN as error:
@@ -182,9 +191,12 @@ def _read(path: Path, *, labels: bool = False) -> tuple[np.ndarray, float]:
     Of a palette picture the colours, or, for labels, the indices.
     """
     try:
-        with Image.open(path) as picture:
-            frames = getattr(picture, "n_frames", 1)
+        # Not by its path: Pillow then maps a plain TIFF into memory and mixes up the rows of one that lies askew.
+        with path.open("rb") as stream, Image.open(stream) as picture:
+            frames, turned = getattr(picture, "n_frames", 1), _orientation(picture) > 1
             picture.load()
+            if turned:
+                ImageOps.exif_transpose(picture, in_place=True)
             lossy = picture.format == "JPEG"
             stored, largest = (None, 1.0) if frames > 1 else _numbers(picture, labels=labels)
     except FileNotFoundError:
@@ -212,6 +224,16 @@ def _read(path: Path, *, labels: bool = False) -> tuple[np.ndarray, float]:
     if channels in (2, 4):
         numbers = numbers[:, :, : channels - 1] * numbers[:, :, channels - 1 :]
     return numbers, 1.0 / largest
+
+
+def _orientation(picture: Image.Image) -> int:
+    """EXIF's number for how a picture lies, 1 where it says nothing that can be read; from the header alone."""
+    try:
+        # Not the method of PNG's own class, which reads all pixels to look behind them; nor do browsers.
+        found = Image.Image.getexif(picture).get(_ORIENTATION, 1)
+    except (*_BROKEN, KeyError, TypeError):
+        return 1
+    return int(found) if found in range(1, 9) else 1
 
 
 def _numbers(picture: Image.Image, *, labels: bool) -> tuple[np.ndarray, float]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ultrarefiner.data.cases import CaseDataset, CaseFiles, natural_key
 from ultrarefiner.data.folder import find_folder, find_root, pair_files
-from ultrarefiner.data.tables import check_named, read_groups
+from ultrarefiner.data.tables import groups_of
 
 _IMAGES, _MASKS = ("images", "image"), ("masks", "mask")
 
@@ -61,16 +61,10 @@ class Polyps(CaseDataset):
             places = [_test_set(places, split)]
         images = find_folder(places, _IMAGES, dataset=f"polyp set {split!r}")
         masks = find_folder([images.parent], _MASKS, dataset=f"polyp set {split!r}")
-        group_of = None if groups is None else read_groups(groups)
-        files = []
-        for stem, image, mask in pair_files(images, masks):
-            name = f"{split}/{stem}"
-            # A case that the table lacks is reported below, with all others.
-            group = name if group_of is None else f"group {group_of.get(name)}"
-            files.append(CaseFiles(name, image, (mask,), "unknown", group))
+        named = [(f"{split}/{stem}", image, mask) for stem, image, mask in pair_files(images, masks)]
+        group_of = groups_of([name for name, _, _ in named], groups=groups)
+        files = [CaseFiles(name, image, (mask,), "unknown", group_of[name]) for name, image, mask in named]
         super().__init__(files, colour=True, unseen=split != "train")
-        if group_of is not None:
-            check_named(self.names, group_of, groups)
 
 
 def _test_set(places: list[Path], split: str) -> Path:

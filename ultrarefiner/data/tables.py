@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 
@@ -27,6 +27,39 @@ def read_groups(path: str | Path) -> dict[str, str]:
             message = f"{path} puts {row['case']!r} into two groups; a case has one group: merge them"
             raise ValueError(message)
     return group_of
+
+
+def groups_of(
+    names: Sequence[str], *, groups: str | Path | None = None, group: Callable[[str], str] | None = None
+) -> dict[str, str]:
+    r"""The group of every case: from a table, from a function of its name, or, with neither, its own name.
+
+    Args:
+        names: of the cases.
+        groups: a CSV file with the columns case and group. It names every case; names of other cases are passed over.
+        group: the group of a case, from its name.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: both are given, or the table lacks a column or a case.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "groups.csv"
+        >>> _ = path.write_text("case,group\na1,7\na2,7\n")
+        >>> groups_of(["a1", "a2"], groups=path)
+        {'a1': 'group 7', 'a2': 'group 7'}
+        >>> groups_of(["a1", "a2"], group=lambda name: name[0]), groups_of(["a1"])
+        ({'a1': 'a', 'a2': 'a'}, {'a1': 'a1'})
+    """
+    if groups is None:
+        return {name: name if group is None else group(name) for name in names}
+    if group is not None:
+        message = f"a case has one group, but both the table groups={groups} and the function group say it; give one."
+        raise ValueError(message)
+    group_of = read_groups(groups)
+    check_named(names, group_of, groups)
+    return {name: f"group {group_of[name]}" for name in names}
 
 
 def check_named(names: Sequence[str], groups: Collection[str], table: str | Path | None) -> None:

@@ -1,6 +1,7 @@
 """How good the masks are: metrics of each case, coarse against refined, tables and pictures."""
 
 from ultrarefiner.evaluation.bootstrap import Estimate, bootstrap_estimates, paired_p_value
+from ultrarefiner.evaluation.click_curves import area_under_clicks, click_figure, click_table
 from ultrarefiner.evaluation.comparison import (
     Comparison,
     MetricComparison,
@@ -21,6 +22,7 @@ from ultrarefiner.evaluation.failures import (
     failures_table,
 )
 from ultrarefiner.evaluation.figures import Panel, panel_figure
+from ultrarefiner.evaluation.finished_epoch import FinishedEpoch
 from ultrarefiner.evaluation.history import History, write_history
 from ultrarefiner.evaluation.metrics import CaseMetrics, segmentation_metrics
 from ultrarefiner.evaluation.run_log import BestEpoch, RunLog, read_run_log
@@ -36,12 +38,12 @@ from ultrarefiner.evaluation.segmentation_tables import segmentation_table, writ
 from ultrarefiner.evaluation.snapshot_figure import SnapshotRow, SnapshotScores, draw_snapshot, snapshot_scores
 from ultrarefiner.evaluation.snapshots import Snapshots
 from ultrarefiner.evaluation.structure_measures import StructureMeasures, structure_measures
+from ultrarefiner.evaluation.surface_dice import normalised_surface_dice
 from ultrarefiner.evaluation.tables import markdown_table, write_csv
 from ultrarefiner.evaluation.volume_figures import SlicePanel, volume_figure
 from ultrarefiner.evaluation.volume_metrics import VolumeMeans, VolumeMetrics, volume_means, volume_metrics
 from ultrarefiner.evaluation.volume_tables import volumes_table, write_volumes_csv
 from ultrarefiner.evaluation.volumes import VolumeEvaluation, evaluate_volumes
-from ultrarefiner.evaluation.watching import FinishedEpoch
 
 __all__ = [
     "Attentive",
@@ -70,11 +72,14 @@ __all__ = [
     "VolumeEvaluation",
     "VolumeMeans",
     "VolumeMetrics",
+    "area_under_clicks",
     "attention_map",
     "attention_rollout",
     "bootstrap_estimates",
     "case_detection",
     "case_outcome",
+    "click_figure",
+    "click_table",
     "compare",
     "compare_failures",
     "curves_figure",
@@ -91,6 +96,7 @@ __all__ = [
     "filled_box_metrics",
     "grad_cam",
     "markdown_table",
+    "normalised_surface_dice",
     "paired_p_value",
     "panel_figure",
     "read_run_log",

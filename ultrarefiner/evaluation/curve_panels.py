@@ -111,9 +111,9 @@ def _dice(log: RunLog) -> CurvePanel:
         drawn = [steps] if steps else []
     best = log.best
     if best is None:
-        return CurvePanel("Dice", drawn, named=True)
+        return CurvePanel(log.score_name, drawn, named=True)
     done = best.epoch + 1
-    title = f"Dice: best {best.dice:.4f} after {done} epoch{'s' if done > 1 else ''}"
+    title = f"{log.score_name}: best {best.dice:.4f} after {done} epoch{'s' if done > 1 else ''}"
     return CurvePanel(title, drawn, star=(float(done), best.dice), named=True)
 
 

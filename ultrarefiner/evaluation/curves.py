@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ultrarefiner.checkpoints.files import replaced_file
 from ultrarefiner.evaluation.curve_panels import VALIDATION, CurvePanel, curve_panels
+from ultrarefiner.evaluation.finished_epoch import FinishedEpoch, check_every, is_due
 from ultrarefiner.evaluation.run_log import RunLog, read_run_log
-from ultrarefiner.evaluation.watching import FinishedEpoch, check_every, is_due
 
 
 def draw_curves(
@@ -56,8 +58,9 @@ def curves_figure(log: RunLog, *, title: str = "") -> Figure:
 
     The axis counts the epochs that are finished: what epoch 0 reached stands at 1. Before the end of the first it
     counts steps. Means over a few steps are faint, means over an epoch strong; the Dice of a few steps is drawn only
-    before the end of the first epoch. The best epoch in validation has a star. A panel without a value is left out, and
-    so is a term that is the loss itself. Values of very different size, all positive, get a logarithmic axis.
+    before the end of the first epoch. The best epoch in validation has a star around it. The Dice is called what the
+    run calls it, perhaps "Dice of boxes". A panel without a value is left out, and so is a term that is the loss
+    itself. Values of very different size, all positive, get a logarithmic axis.
 
     Args:
         log: what `read_run_log` read.
@@ -83,11 +86,11 @@ def curves_figure(log: RunLog, *, title: str = "") -> Figure:
     figure = Figure(figsize=(4.2 * columns, 2.9 * rows + 0.4), facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(_heading(log, title), fontsize=11)
-    right = max(float(line.x.max()) for panel in panels for line in panel.lines)
+    limits = _limits(panels)
     for index, panel in enumerate(panels):
         axis = figure.add_subplot(rows, columns, index + 1)
         _draw(axis, panel)
-        axis.set_xlim(0, max(right, 1.0) * 1.02)
+        axis.set_xlim(*limits)
         axis.set_xlabel("epochs finished" if log.epochs else "steps finished", fontsize=9)
     return figure
 
@@ -128,7 +131,8 @@ def _draw(axis: Any, panel: CurvePanel) -> None:
         axis.plot(line.x, line.y, label=line.label, **style)
     if panel.star is not None:
         x, y = panel.star
-        options = {"marker": "*", "s": 130, "c": VALIDATION, "edgecolors": "black", "linewidths": 0.7, "zorder": 5}
+        # White and below the lines: it surrounds the points of its epoch and hides none.
+        options = {"marker": "*", "s": 220, "c": "white", "edgecolors": VALIDATION, "linewidths": 1.1, "zorder": 1.9}
         axis.scatter([x], [y], label="best", **options)
     if panel.logarithmic:
         axis.set_yscale("log")
@@ -146,5 +150,14 @@ def _draw(axis: Any, panel: CurvePanel) -> None:
 def _heading(log: RunLog, title: str) -> str:
     epochs = int(log.epochs[-1]["epoch"]) + 1 if log.epochs else 0
     steps = int(max([row.get("step", 0) for row in (*log.epochs[-1:], *log.steps[-1:])]))
-    counts = f"{epochs} epoch{'' if epochs == 1 else 's'}, {steps:,} steps"
+    counts = f"{epochs} epoch{'' if epochs == 1 else 's'}, {steps:,} step{'' if steps == 1 else 's'}"
     return f"{title}: {counts}" if title else counts
+
+
+def _limits(panels: Sequence[CurvePanel]) -> tuple[float, float]:
+    """Of the axis that all panels share: where there are points, from 0 if one is near; one place is in the middle."""
+    places = np.concatenate([line.x for panel in panels for line in panel.lines])
+    places = places[np.isfinite(places)]
+    first, last = (float(places.min()), float(places.max())) if len(places) else (0.0, 0.0)
+    margin = 0.04 * (last - first) if last > first else 1.0
+    return 0.0 if first < 1 else first - margin, last + margin

@@ -9,15 +9,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ultrarefiner.checkpoints.files import replaced_file
+from ultrarefiner.evaluation.finished_epoch import FinishedEpoch, check_every, is_due
 from ultrarefiner.evaluation.run_log import Row, read_run_log
-from ultrarefiner.evaluation.watching import FinishedEpoch, check_every, is_due
 
 
 def write_history(folder: str | os.PathLike[str]) -> Path:
-    r"""Write ``history.json`` into a run's folder: all that its two tables hold, and the best epoch.
+    r"""Write ``history.json`` into a run's folder: all that its two tables hold, the best epoch and what it is best in.
 
-    ``{"epochs": [...], "steps": [...], "best": {"epoch": 23, "dice": 0.74}}``: each row an object with the columns'
-    names for keys, epochs from 0; "best" is null without a validation set. It is strict JSON: a number that is not
+    ``{"epochs": [...], "steps": [...], "best": {"epoch": 23, "dice": 0.74}, "score_name": "Dice"}``: each row an object
+    with the columns' names for keys, epochs from 0; "best" is null without a validation set, and "score_name" says what
+    every "dice" is (`RunLog.score_name`). It is strict JSON: a number that is not
     finite is null. The file is made anew from the tables each time, whole or not at all, so a resumed run neither loses
     nor repeats a row.
 
@@ -43,7 +44,9 @@ def write_history(folder: str | os.PathLike[str]) -> Path:
     best = None if log.best is None else asdict(log.best)
     # A row a line: a person can read it, and a tool for differences too.
     parts = [f"{json.dumps(name)}: [{_lines(rows)}]" for name, rows in tables.items()]
-    text = "{\n" + ",\n".join([*parts, f'"best": {json.dumps(best, allow_nan=False)}']) + "\n}\n"
+    parts.append(f'"best": {json.dumps(best, allow_nan=False)}')
+    parts.append(f'"score_name": {json.dumps(log.score_name)}')
+    text = "{\n" + ",\n".join(parts) + "\n}\n"
     path = Path(folder) / "history.json"
     with replaced_file(path) as file:
         file.write(text.encode())

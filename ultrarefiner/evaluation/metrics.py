@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,13 +40,14 @@ class CaseMetrics:
 
 
 def segmentation_metrics(
-    prediction: Bool[Tensor, "1 h w"], target: Bool[Tensor, "1 h w"], *, spacing: Spacing = (1.0, 1.0)
+    prediction: Bool[Tensor, 1 * sides], target: Bool[Tensor, 1 * sides], *, spacing: Sequence[float] | None = None
 ) -> CaseMetrics:
-    r"""Measure one predicted mask against the truth.
+    r"""Measure one predicted mask, of an image or of a whole volume, against the truth.
 
     HD95 and ASSD are MONAI's, on the masks' border pixels. They are not defined where exactly one mask is empty;
-    such a case gets the *diagonal of the image*, :math:`\sqrt{(h s_y)^2 + (w s_x)^2}`, more than any distance in
-    it. Dropping it instead, as is often done, makes the mean better the more lesions are missed. Two empty masks
+    such a case gets the *diagonal of the image*, :math:`\sqrt{(h s_y)^2 + (w s_x)^2}` (a volume's has its depth
+    as a third term), more than any distance in it. Dropping it instead, as is often done, makes the mean better
+    the more lesions are missed. Two empty masks
     agree: Dice, IoU, precision and recall 1, distances 0.
 
     Pass masks at the resolution of the image, not of the network's input: distances scale with it.
@@ -54,15 +56,17 @@ def segmentation_metrics(
     validation", Nature Methods 2024.
 
     Args:
-        prediction: the predicted mask.
+        prediction: the predicted mask, (1, h, w), or (1, d, h, w) for a volume.
         target: the true mask.
-        spacing: (row, column) size of a pixel, for example in mm.
+        spacing: (row, column) size of a pixel, for example in mm, or (slice, row, column) size of a voxel; None is 1
+            along every axis.
 
     Returns:
         The metrics of this case.
 
     Raises:
-        ValueError: if a mask is not boolean or not (1, h, w), the two differ in size, or the spacing is not positive.
+        ValueError: if a mask is not boolean or neither (1, h, w) nor (1, d, h, w), the two differ in size, or the
+            spacing is not positive.
 
     Example:
         >>> import torch
@@ -74,10 +78,11 @@ def segmentation_metrics(
         >>> segmentation_metrics(target & False, target, spacing=(3.0, 4.0)).hd95  # 8 * 5
         40.0
     """
-    _check(prediction, target, spacing)
+    sizes = (1.0,) * (target.ndim - 1) if spacing is None else tuple(spacing)
+    _check(prediction, target, sizes)
     both = int((prediction & target).sum())
     predicted, true = int(prediction.sum()), int(target.sum())
-    hd95, assd = _surface_distances(prediction, target, spacing)
+    hd95, assd = _surface_distances(prediction, target, sizes)
     neither = predicted + true == 0
     return CaseMetrics(
         dice=1.0 if neither else 2 * both / (predicted + true),
@@ -91,19 +96,18 @@ def segmentation_metrics(
     )
 
 
-def _surface_distances(prediction: Tensor, target: Tensor, spacing: Spacing) -> tuple[float, float]:
+def _surface_distances(prediction: Tensor, target: Tensor, spacing: tuple[float, ...]) -> tuple[float, float]:
     found, there = bool(prediction.any()), bool(target.any())
     if not found and not there:
         return 0.0, 0.0
     if not (found and there):
-        height, width = target.shape[-2:]
-        diagonal = math.hypot(height * spacing[0], width * spacing[1])
+        diagonal = math.hypot(*(side * size for side, size in zip(target.shape[1:], spacing, strict=True)))
         return diagonal, diagonal
     # MONAI takes seconds to import, and nobody who only trains should wait for it.
     from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance
 
     masks = {"y_pred": prediction[None].float(), "y": target[None].float()}
-    options = {"include_background": True, "spacing": list(spacing)}
+    options = {"include_background": True, "spacing": [float(size) for size in spacing]}
     with warnings.catch_warnings():
         # MONAI calls a function of its own in a way that it is going to drop; nobody outside of it can change that.
         warnings.filterwarnings("ignore", message=r".*always_return_as_numpy", category=FutureWarning)
@@ -112,7 +116,7 @@ def _surface_distances(prediction: Tensor, target: Tensor, spacing: Spacing) -> 
     return float(hd95), float(assd)
 
 
-def _check(prediction: Tensor, target: Tensor, spacing: Spacing) -> None:
+def _check(prediction: Tensor, target: Tensor, spacing: tuple[float, ...]) -> None:
     for name, mask in (("prediction", prediction), ("target", target)):
         if mask.dtype != torch.bool:
             message = (
@@ -120,10 +124,10 @@ def _check(prediction: Tensor, target: Tensor, spacing: Spacing) -> None:
                 "probability > 0.5, after resizing it to the image's own resolution."
             )
             raise ValueError(message)
-        if mask.ndim != 3 or mask.shape[0] != 1:
+        if mask.ndim not in (3, 4) or mask.shape[0] != 1:
             message = (
-                f"{name} must be (1, h, w), one mask of one image; got shape {tuple(mask.shape)}. "
-                "Measure the masks of a batch one by one."
+                f"{name} must be (1, h, w), one mask of one image, or (1, d, h, w) of one volume; got shape "
+                f"{tuple(mask.shape)}. Measure the masks of a batch one by one."
             )
             raise ValueError(message)
     if prediction.shape != target.shape:
@@ -132,6 +136,7 @@ def _check(prediction: Tensor, target: Tensor, spacing: Spacing) -> None:
             f"{tuple(target.shape)}. Resize the prediction to the target's size, never the other way round."
         )
         raise ValueError(message)
-    if not all(size > 0 and math.isfinite(size) for size in spacing):
-        message = f"spacing must be the positive (row, column) size of a pixel; got {spacing}."
+    if len(spacing) != target.ndim - 1 or not all(size > 0 and math.isfinite(size) for size in spacing):
+        axes = "(row, column) size of a pixel" if target.ndim == 3 else "(slice, row, column) size of a voxel"
+        message = f"spacing must be the positive {axes}, one number an axis of the masks; got {spacing}."
         raise ValueError(message)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 import os
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ class BestEpoch:
 
     Attributes:
         epoch: from 0.
-        dice: its Dice in validation, the greatest; the first epoch that reached it.
+        dice: its score in validation (`RunLog.score_name`), the greatest; the first epoch that reached it.
     """
 
     epoch: int
@@ -36,10 +37,12 @@ class RunLog:
         epochs: the rows of ``metrics.csv``: "epoch" (from 0), "step", "epoch/loss", "validation/dice" and so on; blank
             cells are left out.
         steps: the rows of ``steps.csv``: "step", "epoch", "train/loss", "learning_rate/<group>" and so on.
+        score_name: what the columns called "dice" are: "Dice" of masks, or "Dice of boxes".
     """
 
     epochs: tuple[Row, ...]
     steps: tuple[Row, ...]
+    score_name: str = "Dice"
 
     @property
     def best(self) -> BestEpoch | None:
@@ -53,11 +56,11 @@ class RunLog:
 
 
 def read_run_log(folder: str | os.PathLike[str]) -> RunLog:
-    r"""Read the two tables of a run.
+    r"""Read the two tables of a run, and what it says their scores are.
 
     A last line without an end, as it is there while it is written or after a kill, does not count. Where a table goes
     back to an earlier epoch or step, the run went on from there: what came between was lost with the process, and is
-    left out.
+    left out. A run without ``run.json``, as older ones are, scored the Dice of masks.
 
     Args:
         folder: of the run, as `ultrarefiner.training.train` was given it.
@@ -67,7 +70,7 @@ def read_run_log(folder: str | os.PathLike[str]) -> RunLog:
 
     Raises:
         FileNotFoundError: neither table is there.
-        ValueError: neither has a complete row, or a line is damaged.
+        ValueError: neither has a complete row, a line is damaged, or ``run.json`` is.
 
     Example:
         >>> import tempfile
@@ -82,11 +85,24 @@ def read_run_log(folder: str | os.PathLike[str]) -> RunLog:
     if not metrics.exists() and not steps.exists():
         message = f"{folder} must be the folder of a run, with metrics.csv or steps.csv, but it has neither."
         raise FileNotFoundError(message)
-    log = RunLog(_rows(metrics, "epoch"), _rows(steps, "step"))
+    log = RunLog(_rows(metrics, "epoch"), _rows(steps, "step"), _score_name(folder / "run.json"))
     if not log.epochs and not log.steps:
         message = f"{folder} has no complete row in metrics.csv or steps.csv yet; wait until the run has reported one."
         raise ValueError(message)
     return log
+
+
+def _score_name(path: Path) -> str:
+    if not path.exists():
+        return "Dice"
+    try:
+        name = json.loads(path.read_text(encoding="utf-8"))["score_name"]
+    except (ValueError, KeyError, TypeError):
+        name = None
+    if not isinstance(name, str):
+        message = f'{path} must hold {{"score_name": "..."}}, but it does not; remove it if the scores are the Dice.'
+        raise ValueError(message)
+    return name
 
 
 def _rows(path: Path, order: str) -> tuple[Row, ...]:

@@ -16,11 +16,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from ultrarefiner.evaluation.drawing import as_array, contour, outline
+from ultrarefiner.evaluation.drawing import REFINED, TRUTH, as_array, contour, outline
 from ultrarefiner.ops.boxes import fill_box, tight_box
-
-TRUE_BOX = "#00C000"
-PREDICTED_BOX = "#FF3030"
 
 _SIDE = 2.3  # inches a picture
 _TEXT = 2.0  # inches for the scores
@@ -30,11 +27,12 @@ _LEFTS = tuple(_GAP + column * (_SIDE + _GAP) for column in range(5))
 _TOP, _BOTTOM = 0.6, 0.6  # inches for the titles, for the legend and the colour bar
 _COLOURS = "viridis"
 _FILL = 0.45  # opacity of a mask over the image
+_DASHES = (0, (4, 2))
 
 
 @dataclass(frozen=True)
 class SnapshotRow:
-    """What one row shows; masks are lesion where they are over 0.5, as in validation.
+    """What one row shows; masks are lesion where they are at least 0.5, as in evaluation.
 
     Attributes:
         name: of the case.
@@ -73,12 +71,13 @@ def snapshot_scores(row: SnapshotRow) -> SnapshotScores:
     """Measure one row's predicted mask.
 
     Example:
+        >>> import torch
         >>> target = torch.zeros(1, 8, 8)
         >>> target[:, 2:6, 2:6] = 1.0
         >>> snapshot_scores(SnapshotRow("a", target, target, 0.9 * target.roll(2, -1)))
         SnapshotScores(dice=0.5, iou=0.333..., box_dice=0.5, share_of_box=1.0)
     """
-    predicted, true = row.probability > 0.5, row.target > 0.5
+    predicted, true = row.probability >= 0.5, row.target >= 0.5
     boxes = [fill_box(mask) > 0 for mask in (predicted, true)]
     area = int(boxes[1].sum())
     union = int((predicted | true).sum())
@@ -93,8 +92,9 @@ def snapshot_scores(row: SnapshotRow) -> SnapshotScores:
 def draw_snapshot(rows: Sequence[SnapshotRow], *, title: str = "", boxes_only: bool = False) -> Figure:
     """Draw one row a case: image with boxes, truth, soft mask, mask over the image, scores.
 
-    The true tight box is a green line, that of the prediction at 0.5 a red dashed one; a mask without a pixel has no
-    box, and its picture says "empty". The soft mask is a heat map from 0 to 1 with the true contour dashed.
+    The colours are those of `segmentation_figure`: the truth white, with dashed boxes and contours, the prediction at
+    0.5 blue. A mask without a pixel has no box, and its picture says "empty". The soft mask is a heat map from 0 to 1
+    with the true contour.
 
     Args:
         rows: the cases, from top to bottom.
@@ -108,11 +108,12 @@ def draw_snapshot(rows: Sequence[SnapshotRow], *, title: str = "", boxes_only: b
         ValueError: there is no case, or a mask is not on its image's pixels.
 
     Example:
+        >>> import torch
         >>> mask = torch.zeros(1, 16, 16)
         >>> mask[:, 4:12, 4:12] = 1.0
         >>> figure = draw_snapshot([SnapshotRow("a", torch.rand(1, 16, 16), mask, 0.9 * mask)])
         >>> [axis.get_title() for axis in figure.axes[:4]]
-        ['image and boxes', 'truth', 'soft mask', 'mask > 0.5']
+        ['image and boxes', 'truth', 'soft mask', 'mask ≥ 0.5']
     """
     if not rows:
         message = "rows must hold at least one case to draw; got none."
@@ -140,19 +141,20 @@ def draw_snapshot(rows: Sequence[SnapshotRow], *, title: str = "", boxes_only: b
 
 def _draw_row(axes: Sequence[Any], row: SnapshotRow, *, titled: bool, boxes_only: bool) -> None:
     boxed, truth, soft, hard, text = axes
-    predicted = (row.probability > 0.5).float()
-    titles = ("image and boxes", "box" if boxes_only else "truth", "soft mask", "mask > 0.5")
+    predicted, true = (row.probability >= 0.5).float(), (row.target >= 0.5).float()
+    titles = ("image and boxes", "box" if boxes_only else "truth", "soft mask", "mask ≥ 0.5")
     for axis, name in zip((boxed, truth, soft, hard), titles, strict=True):
         _picture(axis, row, heat=axis is soft)
         if titled:
             axis.set_title(name, fontsize=9, pad=4)
-    true = (row.target > 0.5).float()
-    _box(boxed, true, TRUE_BOX, "-", 1.6)
-    _box(boxed, predicted, PREDICTED_BOX, (0, (4, 2)), 1.4)
-    for axis, mask, colour in ((truth, true, TRUE_BOX), (hard, predicted, PREDICTED_BOX)):
+    # The dashed truth is on top, so that both are seen where they are one.
+    _box(boxed, predicted, REFINED, "-", 1.8)
+    _box(boxed, true, TRUTH, _DASHES, 1.2)
+    for axis, mask, colour in ((truth, true, TRUTH), (hard, predicted, REFINED)):
         _fill(axis, mask, colour)
         contour(axis, mask, colour, "-", 1.0, say_empty=True)
-    contour(soft, true, "#FFFFFF", "--", 0.9)
+    for axis in (soft, hard):
+        contour(axis, true, TRUTH, "--", 0.9)
     text.set_axis_off()
     text.text(0.02, 1.0, _short(row.name), fontsize=9, fontweight="bold", va="top", transform=text.transAxes)
     lines = _scores(snapshot_scores(row), boxes_only=boxes_only)
@@ -208,8 +210,9 @@ def _draw_key(figure: Figure, width: float, total: float, *, boxes_only: bool) -
     axis.tick_params(labelsize=8, pad=1)
     what = "box" if boxes_only else "tight box"
     handles = [
-        Line2D([], [], color=TRUE_BOX, linewidth=1.6, label=f"true {what}"),
-        Line2D([], [], color=PREDICTED_BOX, linewidth=1.4, linestyle=(0, (4, 2)), label="predicted tight box"),
+        Line2D([], [], color=REFINED, linewidth=1.8, label="predicted tight box"),
+        # A white line would vanish on the page: the legend draws the truth in black.
+        Line2D([], [], color="black", linewidth=1.2, linestyle=_DASHES, label=f"true {what} (white)"),
     ]
     place = (0.0, 0.5 * _BOTTOM / total)
     figure.legend(

@@ -10,8 +10,8 @@ from ultrarefiner.checkpoints.files import replaced_file
 from ultrarefiner.data.batches import collate
 from ultrarefiner.data.cases import Case
 from ultrarefiner.data.fit import Fit, FittedCase, as_fit
+from ultrarefiner.evaluation.finished_epoch import FinishedEpoch, check_every, is_due
 from ultrarefiner.evaluation.snapshot_figure import SnapshotRow, draw_snapshot
-from ultrarefiner.evaluation.watching import FinishedEpoch, check_every, is_due
 
 _MOST = 16  # rows that one picture can hold and be looked at
 
@@ -96,7 +96,7 @@ class Snapshots:
 def _title(moment: FinishedEpoch) -> str:
     done = f"after {moment.epoch + 1} of {moment.epochs} epochs"
     dice = moment.scores.get("dice", math.nan)
-    return done if math.isnan(dice) else f"{done}; Dice in validation {dice:.4f}"
+    return done if math.isnan(dice) else f"{done}; {moment.score_name} in validation {dice:.4f}"
 
 
 def _fitted(case: Case | FittedCase, size: int | Fit | None) -> FittedCase:

@@ -16,7 +16,7 @@ from ultrarefiner.losses.pixel_quality import PixelQualityAwareLoss, pixel_quali
 from ultrarefiner.losses.quality import QualityAwareLoss, quality_aware_loss, quality_weight
 from ultrarefiner.losses.tight_bands import BandTightBoxLoss, band_tight_box_loss
 from ultrarefiner.losses.tight_box import TightBoxLoss, tight_box_loss
-from ultrarefiner.losses.weak_box import WeakBoxLoss, paper_weak_box_loss
+from ultrarefiner.losses.weak_box import WeakBoxLoss, paper_weak_box_loss, project_weak_box_loss
 
 __all__ = [
     "AGBCELoss",
@@ -52,6 +52,7 @@ __all__ = [
     "paper_weak_box_loss",
     "pixel_quality_aware_loss",
     "pixel_size_loss",
+    "project_weak_box_loss",
     "quality_aware_loss",
     "quality_weight",
     "size_loss",

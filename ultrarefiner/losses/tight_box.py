@@ -35,6 +35,9 @@ def tight_box_loss(
     The gradient of each row goes to its largest pixel, shared among equal ones. An empty box (see `box_region`) asks
     for nothing: its loss is 0, without a gradient.
 
+    Where one box holds several lesions, the rows and columns between them are asked for, too: the right mask, which
+    leaves them free, is dearer than the filled box. The loss is meant for one lesion a box.
+
     Source: the README of Automatic MedSAM (vinhnamhai321/AutoMedSAM), whose code leaves this term out; after Kervadec
     et al., "Bounding boxes for weakly supervised segmentation", MIDL 2020. `band_tight_box_loss` is the paper's form.
 
@@ -71,6 +74,9 @@ def tight_box_loss(
 
 class TightBoxLoss(nn.Module):
     """`tight_box_loss` with its options kept: projections on rows and columns.
+
+    Of several lesions in one box it also asks for the rows and columns between them: give each lesion a box and a mask
+    of its own, or expect masks that fill the gap.
 
     Args:
         share: the share of the box's height and width that the mask must reach, in (0, 1].

@@ -80,8 +80,45 @@ class WeakBoxLoss(nn.Module):
         return empty + self.tight_weight * tight + self.size_weight * size
 
 
-def paper_weak_box_loss() -> WeakBoxLoss:
+_PUBLISHED_SIDE = 1024
+
+
+def project_weak_box_loss(*, size: int = 1024, tight_weight: float = 1e-4, size_weight: float = 0.01) -> WeakBoxLoss:
+    """`WeakBoxLoss` as the project has it, for masks of any side.
+
+    Tightness counts pixels while the other terms are means, so its published weight belongs to masks of 1024 pixels; on
+    smaller ones it grows by 1024 / size, and the terms keep their proportions.
+
+    Args:
+        size: side of the masks that the loss sees, in pixels.
+        tight_weight: of the tightness term at 1024 pixels.
+        size_weight: of the size term.
+
+    Raises:
+        ValueError: a size below 1, or a negative weight.
+
+    Example:
+        >>> project_weak_box_loss(size=256).tight_weight
+        0.0004
+    """
+    return WeakBoxLoss(tight_weight=_at(size, tight_weight), size_weight=size_weight)
+
+
+def _at(size: int, weight: float) -> float:
+    if size < 1:
+        message = f"size must be at least 1 pixel, but it is {size}; give the side of the masks."
+        raise ValueError(message)
+    return weight * _PUBLISHED_SIDE / size
+
+
+def paper_weak_box_loss(*, size: int = 1024, tight_weight: float = 1e-4, size_weight: float = 0.01) -> WeakBoxLoss:
     """`WeakBoxLoss` as the paper has it: bands of width 5, an area of 0.5 to 0.9 of the box in pixels, 1e-4 and 0.01.
+
+    Args:
+        size: side of the masks that the loss sees, in pixels; the tightness term is weighted as in
+            `project_weak_box_loss`.
+        tight_weight: of the tightness term at 1024 pixels.
+        size_weight: of the size term.
 
     It differs from the published code in two details: each mask weighs the same in the term outside the box, and a
     single line left over by the bands has a band of its own.
@@ -95,4 +132,9 @@ def paper_weak_box_loss() -> WeakBoxLoss:
         >>> paper_weak_box_loss()(torch.zeros(1, 1, 4, 4), box).shape
         torch.Size([])
     """
-    return WeakBoxLoss(tight=BandTightBoxLoss(width=5), size=PixelSizeLoss(low=0.5, high=0.9))
+    return WeakBoxLoss(
+        tight=BandTightBoxLoss(width=5),
+        size=PixelSizeLoss(low=0.5, high=0.9),
+        tight_weight=_at(size, tight_weight),
+        size_weight=size_weight,
+    )

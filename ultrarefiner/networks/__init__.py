@@ -3,6 +3,7 @@
 from ultrarefiner.networks.foreground import ForegroundLogits, foreground_logits
 from ultrarefiner.networks.hardnet import HarDBlock, HarDNet, build_hardnet
 from ultrarefiner.networks.light_decoder import LightDecoder
+from ultrarefiner.networks.segvol import SegVol, SegVolOutput, SegVolTextEncoder, build_segvol
 from ultrarefiner.networks.transunet import TransUNet, build_microsegnet, build_transunet
 
 __all__ = [
@@ -10,9 +11,13 @@ __all__ = [
     "HarDBlock",
     "HarDNet",
     "LightDecoder",
+    "SegVol",
+    "SegVolOutput",
+    "SegVolTextEncoder",
     "TransUNet",
     "build_hardnet",
     "build_microsegnet",
+    "build_segvol",
     "build_transunet",
     "foreground_logits",
 ]

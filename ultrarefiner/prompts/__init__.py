@@ -1,7 +1,8 @@
-"""Where prompts come from: a soft mask, an image, or SAM's own embedding of it."""
+"""Where prompts come from: a soft mask, an image, SAM's own embedding of it, or a simulated person's clicks."""
 
 from __future__ import annotations
 
+from ultrarefiner.prompts.clicks import ROUND_WEIGHTS, draw_rounds, next_click
 from ultrarefiner.prompts.embedding import PromptModule, TokenPromptModule
 from ultrarefiner.prompts.feature_pyramid import FeaturePyramid
 from ultrarefiner.prompts.image import PromptGenerator
@@ -11,6 +12,7 @@ from ultrarefiner.prompts.mask_prompt import (
     blur_in_frame,
     mask_prompt_logits,
 )
+from ultrarefiner.prompts.object_boxes import ObjectBoxes, box_from_middle_slice, tight_object_box
 from ultrarefiner.prompts.points import (
     BoxBackground,
     Centroid,
@@ -24,6 +26,7 @@ from ultrarefiner.prompts.soft_mask import DifferentiablePromptExtractor
 
 __all__ = [
     "MASK_PROMPT_STRIDE",
+    "ROUND_WEIGHTS",
     "BoxBackground",
     "Centroid",
     "DifferentiablePromptExtractor",
@@ -32,11 +35,16 @@ __all__ = [
     "MaskGeometry",
     "MaskStyle",
     "MeanShift",
+    "ObjectBoxes",
     "PointChoice",
     "PointRule",
     "PromptGenerator",
     "PromptModule",
     "TokenPromptModule",
     "blur_in_frame",
+    "box_from_middle_slice",
+    "draw_rounds",
     "mask_prompt_logits",
+    "next_click",
+    "tight_object_box",
 ]

@@ -1,20 +1,37 @@
-"""The small parts around SAM: the region it looks at, the selection of its masks, the gate to the final mask."""
+"""The small parts around SAM: the region it looks at, the selection of its masks, the gate, correction by clicks."""
 
 from __future__ import annotations
 
 from ultrarefiner.ops.logits import finite_logit
+from ultrarefiner.refinement.correction import Correction, CorrectionState, GRUCorrection
 from ultrarefiner.refinement.gates import Gate, LearnedGate, ProductGate, UncertaintyGate, blend
+from ultrarefiner.refinement.point_selection import SelectedPoints, select_errors, select_uncertain
+from ultrarefiner.refinement.point_state import PointState, build_state, unit_coordinates
+from ultrarefiner.refinement.point_writing import write_points, written_voxels
+from ultrarefiner.refinement.published_gru import PublishedGRUBlock
 from ultrarefiner.refinement.roi import ROICropper
 from ultrarefiner.refinement.selection import BestSelection, SoftSelection
 
 __all__ = [
     "BestSelection",
+    "Correction",
+    "CorrectionState",
+    "GRUCorrection",
     "Gate",
     "LearnedGate",
+    "PointState",
     "ProductGate",
+    "PublishedGRUBlock",
     "ROICropper",
+    "SelectedPoints",
     "SoftSelection",
     "UncertaintyGate",
     "blend",
+    "build_state",
     "finite_logit",
+    "select_errors",
+    "select_uncertain",
+    "unit_coordinates",
+    "write_points",
+    "written_voxels",
 ]

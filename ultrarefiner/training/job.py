@@ -17,6 +17,7 @@ from ultrarefiner.training.checkpoint import keep, resume, save_best, save_last,
 from ultrarefiner.training.epoch import interrupt, refuse_nonfinite, share_buffers, train_epoch, validate
 from ultrarefiner.training.freezing import Stages
 from ultrarefiner.training.loading import FittedSet, TrainingData, ValidationData
+from ultrarefiner.training.locking import hold_folder
 from ultrarefiner.training.logs import Logs
 from ultrarefiner.training.plan import Plan
 from ultrarefiner.training.provenance import learnt_names, remember
@@ -24,7 +25,7 @@ from ultrarefiner.training.recipe import Recipe
 from ultrarefiner.training.result import TrainingResult
 from ultrarefiner.training.run import Progress, Run, Step
 from ultrarefiner.training.stopping import StopRequest
-from ultrarefiner.training.watching import Watcher, tell
+from ultrarefiner.training.watching import Watcher, tell, tell_again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +102,8 @@ class Job:
             raise
         best_dice, best_epoch, steps = progress
         self._remember()
-        result = TrainingResult(best_dice, best_epoch, steps, self.folder, resumed_from)
+        score_name = self.recipe.score_name
+        result = TrainingResult(best_dice, best_epoch, steps, self.folder, resumed_from, score_name)
         if process != os.getpid():
             self.recipe.module.load_state_dict(read_tensors(result.last)["model"])
             self.recipe.module.eval()
@@ -129,7 +131,13 @@ class Job:
         stages.prepare()
         module, optimizer = fabric.setup(Step(self.recipe), self.recipe.optimizer())
         fabric.to_device(self.recipe.auxiliary())
-        tensorboard, progress = self.reports.tensorboard, self.reports.progress
+        logs = Logs(
+            self.folder,
+            active=fabric.is_global_zero,
+            tensorboard=self.reports.tensorboard,
+            progress=self.reports.progress,
+            score_name=self.recipe.score_name,
+        )
         return Run(
             fabric=fabric,
             recipe=self.recipe,
@@ -142,7 +150,7 @@ class Job:
             settings=settings,
             data=data,
             validation=scored,
-            logs=Logs(self.folder, active=fabric.is_global_zero, tensorboard=tensorboard, progress=progress),
+            logs=logs,
             progress=Progress(),
             checkpoint_every=self.reports.checkpoint_every,
             log_every=self.reports.log_every,
@@ -162,7 +170,8 @@ def _run(
         stages = job.recipe.unfreezing.bind(job.recipe.module)
         try:
             run = job.set_up(fabric, stages)
-            resumed_from = _go_through(run, stop)
+            with hold_folder(fabric, job.folder):
+                resumed_from = _go_through(run, stop)
         finally:
             stages.leave()
     progress = run.progress
@@ -174,6 +183,7 @@ def _go_through(run: Run, stop: StopRequest) -> int | None:
     try:
         resumed_from = resume(run)
         run.logs.resume(epoch=run.progress.epoch, step=run.progress.step)
+        tell_again(run)
         while run.progress.epoch < run.plan.epochs and not stop.requested:
             train_epoch(run, stop)
             _finish_epoch(run)

@@ -1,9 +1,10 @@
-"""What a run reports: two CSV files that never hold a row twice, TensorBoard, a progress bar."""
+"""What a run reports: two CSV files that never hold a row twice, what they score, TensorBoard, a progress bar."""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -96,18 +97,22 @@ class Logs:
     """Everything a run reports. On other processes than the first it reports nothing.
 
     Args:
-        folder: gets ``metrics.csv`` (a row an epoch), ``steps.csv`` (a row every few steps) and
-            ``tensorboard/``.
+        folder: gets ``metrics.csv`` (a row an epoch), ``steps.csv`` (a row every few steps), ``run.json`` (what the
+            scores are) and ``tensorboard/``.
         active: whether this is the first process.
         tensorboard: whether to write TensorBoard's files.
         progress: whether to show a progress bar, where somebody looks (a terminal).
+        score_name: what is called "dice" in the tables (`Recipe.score_name`).
     """
 
-    def __init__(self, folder: Path, *, active: bool, tensorboard: bool, progress: bool) -> None:
+    def __init__(
+        self, folder: Path, *, active: bool, tensorboard: bool, progress: bool, score_name: str = "Dice"
+    ) -> None:
         self._active = active
         self._epochs = MetricsFile(folder / "metrics.csv")
         self._steps = MetricsFile(folder / "steps.csv")
         self._folder = folder
+        self._score_name = score_name
         self._tensorboard = tensorboard and active
         self._writer: Any = None
         # None: tqdm shows itself on a terminal only.
@@ -123,10 +128,18 @@ class Logs:
         """
         if not self._active:
             return
+        with replaced_file(self._folder / "run.json") as file:
+            file.write(f"{json.dumps({'score_name': self._score_name})}\n".encode())
         self._epochs.keep(lambda row: row["epoch"] < epoch)
         self._steps.keep(lambda row: row["step"] <= step)
         if self._tensorboard:
             self._writer = TensorBoardLogger(self._folder, name="tensorboard", version="", purge_step=step + 1)
+
+    def scores(self, epoch: int) -> dict[str, float]:
+        """What an epoch's row says of its validation; nothing without a row."""
+        prefix = "validation/"
+        rows = [row for row in self._epochs.rows() if row["epoch"] == epoch]
+        return {name.removeprefix(prefix): row[name] for row in rows for name in row if name.startswith(prefix)}
 
     def begin_epoch(self, epoch: int, epochs: int, *, done: int, total: int) -> None:
         """Show a progress bar over the steps of an epoch."""

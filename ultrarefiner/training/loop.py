@@ -49,8 +49,9 @@ def train(
     ``last.pt`` holds everything needed to go on; it is replaced in one step, so a ``kill -9`` at any moment
     leaves a whole one. On a CPU a resumed run ends with exactly the weights of one that was never
     interrupted. ``best.pt`` has the weights with the best validation: the mean over images of the Dice at
-    0.5. ``metrics.csv`` has a row an epoch, ``steps.csv`` one every ``log_every`` steps. Ctrl-C and SIGTERM
-    save before they stop.
+    0.5, of masks unless the recipe names another score (`Recipe.score_name`, which ``run.json`` keeps).
+    ``metrics.csv`` has a row an epoch, ``steps.csv`` one every ``log_every`` steps. Ctrl-C and SIGTERM
+    save before they stop. While it trains, the run holds its folder: a second one there is refused.
 
     Args:
         recipe: the phase. Its model is trained in place and is left with the last weights, in evaluation
@@ -78,7 +79,9 @@ def train(
         log_every: steps between reports; None for one at the end of each epoch.
         keep_every: epochs between checkpoints that stay, ``epoch0009.pt`` and so on, weights only; None for none.
         watchers: called after each epoch, on the first process, with a `Moment`: pictures, other scores. The epoch is
-            saved before. Where processes are spawned, they are copied.
+            saved before. What one raises does not end the training; the logger "ultrarefiner" reports it (level
+            ERROR). A run that goes on from the end of an epoch, or is finished already, tells them of that epoch once
+            more. Where processes are spawned, they are copied.
         resume: go on from ``last.pt``, which the logger "ultrarefiner" reports (level INFO); False refuses a folder
             that has one.
         tensorboard: write TensorBoard's files.
@@ -93,6 +96,7 @@ def train(
             parameters in no group, a setting that cannot be described, a checkpoint of other settings or other cases,
             or a damaged one.
         FileExistsError: ``resume`` is False and the folder holds a run.
+        BlockingIOError: another run, which is still going, holds the folder.
         FloatingPointError: the loss or its gradient is no longer finite.
         KeyboardInterrupt: the run was stopped, be it in its last epoch; everything is saved.
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from ultrarefiner.data import Augmentation, Batch
-from ultrarefiner.losses import DiceBCELoss, WeakBoxLoss
+from ultrarefiner.losses import DiceBCELoss, project_weak_box_loss
 from ultrarefiner.ops.boxes import fill_box, jitter_box, tight_box
 from ultrarefiner.systems import AutoMedSAM, AutoSAM
 from ultrarefiner.training.coarse import augmented
@@ -119,7 +119,8 @@ class AutoMedSAMRecipe(FrozenSAMRecipe):
         weight_decay: AdamW's.
         augmentation: called with images, masks and a generator; None for none, and with stored embeddings. One that
             rotates makes the boxes of rectangles loose.
-        loss: called with logits and boxes (x0, y0, x1, y1) in pixel edges.
+        loss: called with logits and boxes (x0, y0, x1, y1) in pixel edges; by default `project_weak_box_loss` for
+            images of SAM's size.
         jitter: each side of a box moves by up to this share of the box's side, drawn anew in each step; 0 for none.
         choose_by: "box" or "mask".
 
@@ -142,7 +143,7 @@ class AutoMedSAMRecipe(FrozenSAMRecipe):
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
     augmentation: nn.Module | None = None
-    loss: nn.Module = field(default_factory=WeakBoxLoss)
+    loss: nn.Module | None = None
     jitter: float = 0.0
     choose_by: str = "box"
 
@@ -153,6 +154,8 @@ class AutoMedSAMRecipe(FrozenSAMRecipe):
                 f"{self.jitter} and {self.choose_by!r}."
             )
             raise ValueError(message)
+        if self.loss is None:
+            object.__setattr__(self, "loss", project_weak_box_loss(size=self.model.input_policy.size))
 
     def parameter_groups(self) -> Sequence[ParameterGroup]:
         """One."""
@@ -164,12 +167,17 @@ class AutoMedSAMRecipe(FrozenSAMRecipe):
         seen = augmented(self.augmentation, batch, generator)
         boxes = jitter_box(tight_box(seen.masks > 0.5), self.jitter, generator)
         logits = automatic_logits(self.model, seen)
-        loss: Tensor = self.loss(logits, boxes)
+        loss: Tensor = cast("nn.Module", self.loss)(logits, boxes)
         return StepResult(loss, {"boxes": loss.detach()}, self.dice(logits.detach().sigmoid(), seen.masks).mean())
 
     def predict(self, batch: Batch, cases: Sequence[int]) -> Prediction:  # noqa: ARG002 - nothing is drawn
         """The masks."""
         return Prediction(automatic_logits(self.model, batch).sigmoid())
+
+    @property
+    def score_name(self) -> str:
+        """What chooses: "Dice of boxes", or "Dice" of masks."""
+        return "Dice" if self.choose_by == "mask" else "Dice of boxes"
 
     def dice(self, probability: Tensor, masks: Tensor) -> Tensor:
         """Of the masks, or of their tight boxes."""

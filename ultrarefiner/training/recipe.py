@@ -111,8 +111,16 @@ class Recipe(ABC):
             self.check_data(inner)
 
     def dice(self, probability: Tensor, masks: Tensor) -> Tensor:
-        """By which checkpoints are chosen, one value an image; `dice_of_images` unless there is a better one."""
+        """By which checkpoints are chosen, one value an image; `dice_of_images` unless there is a better one.
+
+        Another one goes with another `score_name`.
+        """
         return dice_of_images(probability, masks)
+
+    @property
+    def score_name(self) -> str:
+        """What `dice` is, as pictures and results call it: "Dice", of masks, or what it is the Dice of."""
+        return "Dice"
 
     @property
     def algorithm(self) -> Callable[..., torch.optim.Optimizer]:

@@ -11,12 +11,15 @@ class TrainingResult:
     """How a run ended.
 
     Attributes:
-        best_dice: the best mean of the images' Dice in validation; None without validation.
+        best_dice: the best mean over the images of the score in validation that ``score_name`` names; None without
+            validation. It is the Dice of masks only where that is "Dice": with "Dice of boxes" it compares the masks'
+            tight boxes, and the masks' own Dice is another number.
         best_epoch: the epoch (from 0) that reached it first.
         steps: steps of the optimiser, over all resumptions.
         resumed_from: the step after which this call went on; None if it began anew. Equal to ``steps`` where the
             run was finished already and nothing was trained.
         folder: where ``best.pt``, ``last.pt`` and the logs are.
+        score_name: what ``best_dice`` is, as the recipe names it (`Recipe.score_name`).
     """
 
     best_dice: float | None
@@ -24,6 +27,7 @@ class TrainingResult:
     steps: int
     folder: Path
     resumed_from: int | None = None
+    score_name: str = "Dice"
 
     @property
     def best(self) -> Path:

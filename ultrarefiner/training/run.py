@@ -64,7 +64,7 @@ class Run:
         checkpoint_every: steps between checkpoints; None for one at the end of each epoch only.
         log_every: steps between rows of ``steps.csv``; None for one at the end of each epoch only.
         keep_every: epochs between checkpoints that are kept; None for none.
-        watchers: called after each epoch with a `Moment`.
+        watchers: called after each epoch with a `Moment`; what one raises is logged.
     """
 
     fabric: Any

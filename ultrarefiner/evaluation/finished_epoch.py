@@ -1,4 +1,4 @@
-"""What the watchers of a run have in common: what they are shown, and when they act."""
+"""What this room's watchers of a run have in common: what they ask of a finished epoch, and when they act."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from torch import Tensor
 
 @runtime_checkable
 class FinishedEpoch(Protocol):
-    """What a watcher of a run is shown after an epoch; `ultrarefiner.training.Moment` is one."""
+    """What this room's watchers read of the `ultrarefiner.training.Moment` that a run shows them.
+
+    The rooms do not import one another, so it is written down here as a protocol.
+    """
 
     @property
     def folder(self) -> Path:
@@ -28,6 +31,10 @@ class FinishedEpoch(Protocol):
     @property
     def scores(self) -> Mapping[str, float]:
         """Of this epoch's validation, such as "dice"."""
+
+    @property
+    def score_name(self) -> str:
+        """What the scores are: "Dice", or "Dice of boxes"."""
 
     @property
     def predict(self) -> Callable[[Any], Tensor]:

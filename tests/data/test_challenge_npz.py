@@ -1,0 +1,373 @@
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import struct
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ultrarefiner.data import (
+    ChallengeBox,
+    InteractiveCase,
+    read_interactive_case,
+    write_challenge_result,
+    write_interactive_case,
+)
+from ultrarefiner.data.plain_pickle import load_plain
+from ultrarefiner.types import Clicks
+
+SIZE = (5, 8, 9)
+BOX = {
+    "z_min": 1,
+    "z_max": 4,
+    "z_mid": 2,
+    "z_mid_x_min": 3,
+    "z_mid_y_min": 2,
+    "z_mid_x_max": 7,
+    "z_mid_y_max": 6,
+}
+
+
+def entries(**changes: Any) -> dict[str, Any]:
+    """What the challenge's own script writes (np.savez_compressed of lists of dictionaries)."""
+    generator = np.random.default_rng(0)
+    gts = np.zeros(SIZE, np.uint8)
+    gts[1:5, 2:7, 3:8] = 1
+    gts[0, 0, 0] = 2
+    whole = {
+        "imgs": generator.integers(0, 256, SIZE).astype(np.uint8),
+        "gts": gts,
+        "spacing": (3.0, 0.8, 0.8),
+        "boxes": [BOX, {**BOX, "z_min": np.int64(0)}],
+        "clicks": [{"fg": [[2, 3, 4], [3, 3, 4]], "bg": [list(np.argwhere(gts == 2)[0])]}, {"fg": [], "bg": []}],
+        "prev_pred": gts * 0,
+    }
+    return {name: value for name, value in (whole | changes).items() if value is not None}
+
+
+def save(path: Path, **changes: Any) -> Path:
+    np.savez_compressed(path, **entries(**changes))
+    return path
+
+
+# Reading
+
+
+def test_a_case_as_the_challenge_writes_it(tmp_path: Path) -> None:
+    order = np.empty(2, dtype=object)
+    order[:] = [["fg", "bg", "fg"], []]
+    case = read_interactive_case(save(tmp_path / "a.npz", clicks_order=order))
+    truth = entries()
+    assert np.array_equal(case.image[0].numpy(), truth["imgs"])
+    assert case.image.dtype == torch.float32
+    assert case.labels is not None
+    assert np.array_equal(case.labels.numpy(), truth["gts"])
+    assert case.previous is not None
+    assert not case.previous.any()
+    assert case.spacing == (3.0, 0.8, 0.8)
+    assert case.boxes is not None
+    assert case.boxes[0] == ChallengeBox(1, 4, 2, x_min=3, y_min=2, x_max=7, y_max=6)
+    assert case.boxes[1].corners == (0, 2, 3, 4, 6, 7)
+    assert case.clicks is not None
+    assert case.clicks[0].positions.tolist() == [[[2, 3, 4], [0, 0, 0], [3, 3, 4]]]
+    assert case.clicks[0].positive.tolist() == [[True, False, True]]
+    assert case.clicks[1].positions.shape == (1, 0, 3)
+    assert case.objects == 2
+
+
+def test_parts_may_lack_and_the_order_too(tmp_path: Path) -> None:
+    case = read_interactive_case(save(tmp_path / "a.npz", gts=None, boxes=None, prev_pred=None))
+    assert case.boxes is None
+    assert case.labels is None
+    assert case.previous is None
+    assert case.objects == 2
+    assert case.clicks is not None
+    assert case.clicks[0].positive.tolist() == [[True, True, False]]
+    bare = read_interactive_case(save(tmp_path / "b.npz", boxes=None, prev_pred=None, clicks=None))
+    assert bare.objects == 2, "the numbers of the truth"
+    wrong = read_interactive_case(save(tmp_path / "c.npz", clicks_order=np.array([["bg", "bg"], ["fg", "fg"]])))
+    assert wrong.clicks is not None
+    assert wrong.clicks[0].positive.tolist() == [[True, True, False]], "an order that does not fit is none"
+
+
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+def test_all_pickles_that_numpy_writes_are_read(protocol: int) -> None:
+    values = [
+        {"a": np.int64(3), "b": np.float32(1.5), "c": [1, 2.5, None, True], "d": ("x",)},
+        np.array([[1, 2], [3, 4]], dtype=np.int16),
+        np.array([], dtype=np.float64),
+        np.array(7),
+        np.array([1, 2], dtype=">i4"),
+    ]
+    found = load_plain(pickle.dumps(values, protocol=protocol))
+    assert found == [
+        {"a": 3, "b": 1.5, "c": [1, 2.5, None, True], "d": ["x"]},
+        [[1, 2], [3, 4]],
+        [],
+        7,
+        [1, 2],
+    ]
+    objects = np.array([{"x": 1}, {"x": 2}], dtype=object)
+    assert load_plain(pickle.dumps(objects, protocol=protocol)) == [{"x": 1}, {"x": 2}]
+
+
+def test_pickles_of_older_numpy_are_read() -> None:
+    """NumPy 1 named its modules without the underscore."""
+    new = pickle.dumps(np.array([{"x": np.int64(1)}], dtype=object), protocol=3)
+    old = new.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+    assert old != new
+    assert load_plain(old) == [{"x": 1}]
+
+
+# Nothing is executed
+
+
+class Evil:
+    """Makes a file where it is unpickled."""
+
+    def __init__(self, call: Any, *arguments: Any) -> None:
+        self.call = call
+        self.arguments = arguments
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return self.call, self.arguments
+
+
+def evil_calls(marker: Path) -> list[Evil]:
+    return [
+        Evil(os.system, f"touch {marker}"),
+        Evil(eval, f"open({str(marker)!r}, 'w')"),
+        Evil(open, str(marker), "w"),
+        Evil(getattr, "a", "format"),
+        Evil(np.save, str(marker), 1),
+        Evil(torch.load, str(marker)),
+        Evil(pickle.loads, pickle.dumps(1)),
+    ]
+
+
+def test_the_evil_is_evil(tmp_path: Path) -> None:
+    pickle.loads(pickle.dumps(Evil(open, str(tmp_path / "made"), "w")))
+    assert (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("number", range(7))
+def test_a_malicious_file_is_refused_and_does_nothing(tmp_path: Path, number: int) -> None:
+    marker = tmp_path / "made"
+    evil = evil_calls(marker)[number]
+    for name in ("boxes", "clicks", "clicks_order", "imgs", "gts"):
+        array = np.empty(1, dtype=object)
+        array[0] = {"fg": [evil], "bg": []}
+        with pytest.raises(ValueError, match=r"it names .* but only plain numbers.*nothing in it was executed"):
+            read_interactive_case(save(tmp_path / "a.npz", **{name: array}))
+        assert not marker.exists()
+
+
+def test_stand_ins_cannot_be_changed_or_reached_through() -> None:
+    core = b"cnumpy._core.multiarray\n"
+    attacks = {
+        "sets the state of what it calls": core + b"scalar\n}b.",
+        "sets attributes of what it calls": core + b"scalar\n(N}U\x06_build\x88stb.",
+        "walks to another name": b"cnumpy._core.multiarray\nscalar.__class__\n.",
+        "names another module": b"cnumpy.f2py.diagnose\nrun\n(tR.",
+        "names a module of ours": b"cultrarefiner.data.plain_pickle\nio.open\n.",
+        "is a persistent name": b"Pevil\n.",
+        "is of an extension": b"\x82\x01.",
+        "is an object dtype in bytes": core + b"scalar\n(cnumpy\ndtype\n(X\x02\x00\x00\x00O8\x89\x88tRC\x08aaaaaaaatR.",
+        "is a hostile dtype": core + b"scalar\n(cnumpy\ndtype\n(X\x05\x00\x00\x00V8888\x89\x88tRC\x08aaaaaaaatR.",
+    }
+    for name, content in attacks.items():
+        with pytest.raises(ValueError, match=r"."):
+            load_plain(content)
+        assert load_plain(pickle.dumps([np.int64(3)])) == [3], name
+
+
+def test_bombs_are_refused_quickly() -> None:
+    many: list[Any] = [0]
+    for _ in range(11):
+        many = [many] * 20
+    deep: list[Any] = []
+    for _ in range(100):
+        deep = [deep]
+    shape = pickle.dumps(np.zeros((1000, 1000), dtype=np.int8), protocol=4).replace(
+        b"M\xe8\x03M\xe8\x03", b"J\xff\xff\xff\x7fM\xe8\x03"
+    )
+    place = b"\x80\x03]r" + struct.pack("<I", 2**32 - 1) + b"."
+    itself: list[Any] = []
+    itself.append(itself)
+    for content in (pickle.dumps(many), pickle.dumps(deep), shape, place, pickle.dumps(itself)):
+        with pytest.raises(ValueError, match=r"nested more than 12|do not fill its shape|keeps a value at place"):
+            load_plain(content)
+    with pytest.raises(ValueError, match=r"at most 4,194,304 are read"):
+        load_plain(bytes(5_000_000))
+
+
+@given(data=st.data())
+@settings(deadline=None, max_examples=60)
+def test_damaged_pickles_are_values_or_sentences(data: st.DataObject) -> None:
+    content = bytearray(pickle.dumps([{"fg": [[1, 2, np.int64(3)]], "bg": np.arange(3)}], protocol=4))
+    for _ in range(data.draw(st.integers(1, 3))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    content = content[: data.draw(st.integers(1, len(content)))]
+    try:
+        load_plain(bytes(content))
+    except ValueError as error:
+        assert str(error)  # noqa: PT017 - most are damaged, some are not
+
+
+# Files that are no case
+
+
+def test_files_that_are_none_get_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*nowhere.npz; check the path"):
+        read_interactive_case(tmp_path / "nowhere.npz")
+    path = save(tmp_path / "a.npz")
+    whole = path.read_bytes()
+    for length in (0, 1, 30, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=r"a.npz \([\d,]+ bytes\) cannot be read: .*copy it again"):
+            read_interactive_case(path)
+    np.savez(path, gts=np.zeros(SIZE))
+    with pytest.raises(ValueError, match=r"must hold 'imgs', but it has gts; it is no case"):
+        read_interactive_case(path)
+    np.savez(path, other=np.zeros(SIZE))
+    with pytest.raises(ValueError, match=r"must hold 'imgs', but it has nothing of the challenge"):
+        read_interactive_case(path)
+
+
+@given(places=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=4))
+@settings(deadline=None, max_examples=40)
+def test_damaged_bytes_are_a_case_or_a_sentence(
+    tmp_path_factory: pytest.TempPathFactory, places: list[tuple[int, int]]
+) -> None:
+    path = save(tmp_path_factory.getbasetemp() / "damaged.npz")
+    content = bytearray(path.read_bytes())
+    for place, value in places:
+        content[place % len(content)] = value
+    path.write_bytes(content)
+    try:
+        read_interactive_case(path)
+    except ValueError as error:
+        assert "damaged.npz" in str(error)  # noqa: PT017 - damage may hit what is not read
+
+
+def test_a_header_that_announces_more_than_is_there(tmp_path: Path) -> None:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "|u1", "fortran_order": False, "shape": (100_000, 100_000, 100_000)}
+    )
+    path = save(tmp_path / "a.npz", imgs=None)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("imgs.npy", header.getvalue() + b"abc")
+    with pytest.raises(ValueError, match=r"announces \(100000, 100000, 100000\) of uint8, .* bytes, but 3 are there"):
+        read_interactive_case(path)
+
+
+def test_fortran_order_and_other_types_are_read(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=SIZE)
+    case = read_interactive_case(save(tmp_path / "a.npz", imgs=np.asfortranarray(values)))
+    assert np.array_equal(case.image[0].numpy(), values.astype(np.float32))
+    swapped = read_interactive_case(save(tmp_path / "b.npz", imgs=values.astype(">f4")))
+    assert torch.equal(swapped.image, case.image)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"imgs": np.zeros((4, 4))}, r"imgs of .* must be numbers \(slices, rows, columns\), got float64 of the shape"),
+        ({"imgs": np.zeros((0, 4, 4))}, "imgs of"),
+        ({"imgs": np.full(SIZE, "a")}, "imgs of"),
+        ({"imgs": np.full(SIZE, np.nan)}, r"imgs of .* has 360 voxels that are NaN or infinite"),
+        ({"imgs": np.zeros(SIZE, dtype=complex)}, "holds complex128, numbers are expected"),
+        ({"spacing": (1.0, 1.0)}, r"spacing of .* must be three positive numbers in mm, got \[1.0, 1.0\]"),
+        ({"spacing": (1.0, 0.0, 1.0)}, "spacing of"),
+        ({"spacing": (1.0, np.nan, 1.0)}, "spacing of"),
+        ({"spacing": np.array(["a", "b", "c"])}, "spacing of"),
+        ({"gts": np.zeros((5, 8, 8), np.uint8)}, r"gts of .* must be whole numbers on the voxels of imgs, \(5, 8, 9\)"),
+        ({"gts": np.zeros(SIZE)}, "gts of .* must be whole numbers"),
+        ({"gts": np.full(SIZE, -1)}, "gts of .* must be numbers of objects from 0 up, got -1 to -1"),
+        ({"prev_pred": np.zeros((1, 1, 1), np.uint8)}, "prev_pred of"),
+        ({"boxes": [BOX]}, "has 1 boxes and clicks for 2 objects"),
+        ({"boxes": np.zeros((2, 6))}, "boxes of .* must be one dictionary an object with z_min, z_max"),
+        ({"boxes": [{"z_min": 1}] * 2}, "boxes of .* must be one dictionary"),
+        ({"boxes": [{**BOX, "z_max": 5}] * 2}, r"boxes of .* must lie inside the volume \(5, 8, 9\)"),
+        ({"boxes": [{**BOX, "z_mid": 0}] * 2}, "with z_mid between"),
+        ({"boxes": [{**BOX, "z_mid_x_min": -1}] * 2}, "boxes of .* must lie inside"),
+        ({"boxes": [{**BOX, "z_mid_y_min": float("nan")}] * 2}, "boxes of .* must lie inside"),
+        ({"boxes": [{**BOX, "z_mid_y_min": "2"}] * 2}, "boxes of .* must lie inside"),
+        ({"boxes": [{**BOX, "z_mid_y_min": 2.5}] * 2}, "boxes of .* must lie inside"),
+        ({"clicks": [{"fg": []}] * 2}, "clicks of .* must be one dictionary an object with the lists fg and bg"),
+        ({"clicks": [{"fg": [[1, 2]], "bg": []}] * 2}, r"clicks of .* must be \(z, y, x\) inside the volume"),
+        ({"clicks": [{"fg": [[5, 0, 0]], "bg": []}] * 2}, r"got \[5, 0, 0\]; count from 0"),
+        ({"clicks": [{"fg": [], "bg": [3]}] * 2}, "clicks of .* got 3"),
+    ],
+)
+def test_wrong_values_get_a_sentence(tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        read_interactive_case(save(tmp_path / "a.npz", **changes))
+
+
+# Writing
+
+
+def test_what_is_written_is_read_again_and_by_the_challenge(tmp_path: Path) -> None:
+    labels = torch.zeros(SIZE, dtype=torch.int64)
+    labels[2, 3, 4] = 2
+    case = InteractiveCase(
+        image=torch.arange(360.0).reshape(1, *SIZE) / 2,
+        spacing=(2.5, 0.7, 0.6),
+        labels=labels,
+        boxes=(ChallengeBox(1, 4, 2, 3, 2, 7, 6),) * 2,
+        clicks=(Clicks.at([(1, 2, 3), (0, 1, 2), (4, 4, 4)], positive=[False, True, False]), Clicks.none(1, 3)),
+        previous=labels * 0,
+    )
+    path = tmp_path / "new" / "case.npz"
+    write_interactive_case(path, case)
+    found = read_interactive_case(path)
+    for name in ("image", "labels", "previous"):
+        assert torch.equal(getattr(found, name), getattr(case, name))
+    assert (found.spacing, found.boxes) == (case.spacing, case.boxes)
+    assert found.clicks is not None
+    assert case.clicks is not None
+    for one, other in zip(found.clicks, case.clicks, strict=True):
+        assert torch.equal(one.positions, other.positions)
+        assert torch.equal(one.positive, other.positive)
+    theirs = np.load(path, allow_pickle=True)  # as the evaluation opens it
+    assert theirs["boxes"][0] == BOX
+    assert theirs["clicks"][0] == {"fg": [[0, 1, 2]], "bg": [[1, 2, 3], [4, 4, 4]]}
+    assert theirs["clicks_order"][0] == ["bg", "fg", "bg"]
+    assert theirs["imgs"].dtype == np.float32
+    first = path.read_bytes()
+    write_interactive_case(path, found)
+    assert path.read_bytes() == first
+    assert [file.name for file in path.parent.iterdir()] == ["case.npz"]
+
+
+def test_bytes_stay_bytes_and_padding_is_no_click(tmp_path: Path) -> None:
+    clicks = Clicks(torch.tensor([[[1, 1, 1], [2, 2, 2]]]), torch.tensor([[True, True]]), torch.tensor([[True, False]]))
+    write_interactive_case(
+        tmp_path / "a.npz", InteractiveCase(torch.full((1, *SIZE), 255.0), (1.0, 1.0, 1.0), clicks=(clicks,))
+    )
+    theirs = np.load(tmp_path / "a.npz", allow_pickle=True)
+    assert theirs["imgs"].dtype == np.uint8
+    assert theirs["clicks"][0] == {"fg": [[1, 1, 1]], "bg": []}
+    assert sorted(theirs.files) == ["clicks", "clicks_order", "imgs", "spacing"]
+
+
+def test_results_are_bytes(tmp_path: Path) -> None:
+    labels = torch.randint(0, 256, SIZE, generator=torch.Generator().manual_seed(0))
+    write_challenge_result(tmp_path / "a.npz", labels)
+    with np.load(tmp_path / "a.npz") as found:
+        assert found.files == ["segs"]
+        assert np.array_equal(found["segs"], labels.numpy())
+    for bad in (labels - 1, labels + 1):
+        with pytest.raises(ValueError, match=r"labels must be in 0 to 255, got .* the challenge reads bytes"):
+            write_challenge_result(tmp_path / "b.npz", bad)
+    assert not (tmp_path / "b.npz").exists()

@@ -1,0 +1,235 @@
+"""GRUCorrection: logits that get better with every click, by a network that remembers the clicks before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from ultrarefiner.refinement.point_selection import select_errors, select_uncertain, values_at
+from ultrarefiner.refinement.point_state import PointState, build_state, unit_coordinates
+from ultrarefiner.refinement.point_writing import Mode, write_points, written_voxels
+from ultrarefiner.refinement.volume_checks import check_clicks, check_volume
+from ultrarefiner.types import Clicks
+
+
+@dataclass(frozen=True)
+class CorrectionState:
+    """What a `GRUCorrection` remembers between clicks.
+
+    Attributes:
+        hidden: the GRU's hidden state.
+        first_click: voxel indices of the first click, which every later state refers to; 0 before it.
+        started: whether there has been a click.
+    """
+
+    hidden: Float[Tensor, "b hidden"]
+    first_click: Int[Tensor, "b d"]
+    started: Bool[Tensor, " b"]
+
+
+@dataclass(frozen=True)
+class Correction:
+    """What a `GRUCorrection` answers to a click.
+
+    Attributes:
+        logits: the corrected logits.
+        state: to be given back at the next click.
+        points: the voxels that it looked at, and what it was told about them.
+        values: what it wrote at each of the 2K points, in logits; not written where ``valid`` is False.
+        positions: where, in voxel indices in the order of the array's axes, not whole in general.
+        valid: which points were written; nothing of a volume without a click now.
+        written: the voxels that were written.
+    """
+
+    logits: Float[Tensor, "b 1 *space"]
+    state: CorrectionState
+    points: PointState
+    values: Float[Tensor, "b points"]
+    positions: Float[Tensor, "b points d"]
+    valid: Bool[Tensor, "b points"]
+    written: Bool[Tensor, "b 1 *space"]
+
+
+class GRUCorrection(nn.Module):
+    r"""Correct logits at a click, with the memory of the clicks before; after any network, in 2-D and 3-D.
+
+    The K most uncertain voxels (`select_uncertain`) and the K that clicks say are wrong (`select_errors`) become a
+    state of 2K rows (`build_state`), two steps of a GRU whose hidden state is carried from click to click. Its output
+    and the points' coordinates in [0, 1] together make, linearly, a value for each point and a refinement of its
+    position, :math:`s \tanh(\cdot)` voxels on each axis; the values are written where the points then are
+    (`write_points`). Both heads start at 0: with mode "add" an untrained correction changes nothing.
+
+    The published network has one GRU for each of five clicks, carries no state, and moves no point
+    (`PublishedGRUBlock`); here one GRU serves any number of clicks. A volume without a valid click in a call is left as
+    it is, and so is its memory. Give it the resolution at which the points matter: 2K points are much of a mask of 64 x
+    64 x 32, and little of 512 x 512 x 300.
+
+    Args:
+        points: K, for each of the two sets.
+        hidden: size of the hidden state.
+        dimensions: 2 or 3.
+        tau: see `select_uncertain`.
+        radius: see `select_errors`, in voxels.
+        shift: s, the largest refinement of a position in voxels; 0 keeps points on their voxels.
+        mode: "add" writes a change, "set" a new logit.
+
+    Raises:
+        ValueError: a number is out of range.
+
+    Example:
+        >>> correction = GRUCorrection(points=8, hidden=16, dimensions=2)
+        >>> logits = torch.randn(1, 1, 12, 12)
+        >>> first = correction(logits, Clicks.at([(3, 4)], positive=[True]))
+        >>> torch.equal(first.logits, logits)
+        True
+        >>> second = correction(first.logits, Clicks.at([(8, 2)], positive=[False]), first.state)
+        >>> second.state.first_click
+        tensor([[3, 4]])
+
+    SegVol-GRU-Correction, github.com/MoriiHuang/SegVol_GRU_Correction.
+    """
+
+    def __init__(
+        self,
+        *,
+        points: int = 200,
+        hidden: int = 256,
+        dimensions: int = 3,
+        tau: float = 0.1,
+        radius: float = 20.0,
+        shift: float = 1.0,
+        mode: Mode = "add",
+    ) -> None:
+        super().__init__()
+        if points < 1 or hidden < 1 or dimensions not in (2, 3) or shift < 0 or mode not in ("add", "set"):
+            message = (
+                'GRUCorrection takes points and hidden >= 1, dimensions 2 or 3, shift >= 0 and mode "add" or "set", '
+                f"but was given points={points}, hidden={hidden}, dimensions={dimensions}, shift={shift} and "
+                f"mode={mode!r}."
+            )
+            raise ValueError(message)
+        self.points, self.hidden, self.dimensions = points, hidden, dimensions
+        self.tau, self.radius, self.shift, self.mode = tau, radius, shift, mode
+        coordinates = 2 * points * dimensions
+        self.gru = nn.GRU(points * (2 * dimensions + 2), hidden, batch_first=True)
+        self.value_head = nn.Linear(hidden + coordinates, 2 * points)
+        self.shift_head = nn.Linear(hidden + coordinates, coordinates) if shift > 0 else None
+        for head in (self.value_head, self.shift_head):
+            if head is not None:
+                nn.init.zeros_(head.weight)
+                nn.init.zeros_(head.bias)
+
+    def forward(
+        self, logits: Float[Tensor, "b 1 *space"], clicks: Clicks, state: CorrectionState | None = None
+    ) -> Correction:
+        """Correct logits once.
+
+        Args:
+            logits: (b, 1, d, h, w) or (b, 1, h, w), finite; those of the network, or of the last correction.
+            clicks: whose surroundings are searched for errors: the new click, or all clicks so far.
+            state: of the last correction of these volumes; None at the first click.
+
+        Raises:
+            ValueError: logits or clicks do not fit, a click lies outside, or the state is another batch's.
+        """
+        self._check(logits, clicks, state)
+        size = tuple(logits.shape[2:])
+        now = clicks.valid.any(1)
+        before = state or self._start(clicks)
+        first_click = before.first_click.where((before.started | ~now)[:, None], _first_valid(clicks))
+        points = self._look(logits, clicks, first_click, before.started | now)
+        hidden, values, moves = self.read(points.sequence(), points.indices, size, before.hidden)
+        positions = points.indices + moves
+        valid = points.valid & now[:, None]
+        return Correction(
+            write_points(logits, positions, values, valid, mode=self.mode),
+            CorrectionState(hidden.where(now[:, None], before.hidden), first_click, before.started | now),
+            points,
+            values,
+            positions,
+            valid,
+            written_voxels(positions, valid, size),
+        )
+
+    def read(
+        self,
+        sequence: Float[Tensor, "b t kf"],
+        indices: Int[Tensor, "b points d"],
+        size: tuple[int, ...],
+        hidden: Float[Tensor, "b hidden"],
+    ) -> tuple[Float[Tensor, "b hidden"], Float[Tensor, "b points"], Float[Tensor, "b points d"]]:
+        """The GRU over states and the heads on its last step.
+
+        Reading the states of several clicks at once is reading them one after the other with the hidden state carried.
+
+        Args:
+            sequence: rows of one click or more, `PointState.sequence`.
+            indices: the voxels of the latest.
+            size: of the volume.
+            hidden: before the first of them.
+
+        Returns:
+            The hidden state, a value for each point, and how far each moves, in voxels.
+        """
+        dtype = self.value_head.weight.dtype
+        last = self.gru(sequence.to(dtype), hidden.to(dtype)[None].contiguous())[0][:, -1]
+        fused = torch.cat([last, unit_coordinates(indices, size).flatten(1).to(dtype)], 1)
+        if self.shift_head is None:
+            return last, self.value_head(fused), torch.zeros_like(indices, dtype=dtype)
+        moves = self.shift * torch.tanh(self.shift_head(fused)).view_as(indices)
+        return last, self.value_head(fused), moves
+
+    def settings(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        names = ("points", "hidden", "dimensions", "tau", "radius", "shift", "mode")
+        return {name: getattr(self, name) for name in names}
+
+    def extra_repr(self) -> str:
+        """The constructor's arguments."""
+        return ", ".join(f"{name}={value!r}" for name, value in self.settings().items())
+
+    def _look(self, logits: Tensor, clicks: Clicks, first_click: Tensor, started: Tensor) -> PointState:
+        # Out of the graph: a choice has no gradient, and the few values that have one are gathered.
+        with torch.no_grad():
+            probability = (-(logits.float() if logits.dtype != torch.float64 else logits)).exp_().add_(1).reciprocal_()
+            uncertain = select_uncertain(probability, count=self.points, tau=self.tau)
+            errors = select_errors(probability, clicks, count=self.points, radius=self.radius)
+        known = torch.sigmoid(values_at(logits, uncertain.indices)).masked_fill(~uncertain.valid, 0.0)
+        size = tuple(logits.shape[2:])
+        context = unit_coordinates(first_click[:, None], size)[:, 0].masked_fill(~started[:, None], 0.0)
+        return build_state(replace(uncertain, probability=known), errors, context, size)
+
+    def _start(self, clicks: Clicks) -> CorrectionState:
+        batch, device = clicks.positions.shape[0], clicks.positions.device
+        return CorrectionState(
+            torch.zeros(batch, self.hidden, dtype=self.value_head.weight.dtype, device=device),
+            torch.zeros(batch, self.dimensions, dtype=torch.long, device=device),
+            torch.zeros(batch, dtype=torch.bool, device=device),
+        )
+
+    def _check(self, logits: Tensor, clicks: Clicks, state: CorrectionState | None) -> None:
+        check_volume(logits, "logits")
+        if logits.ndim != self.dimensions + 2:
+            message = (
+                f"logits must have {self.dimensions} axes of space (dimensions={self.dimensions}), but their shape is "
+                f"{tuple(logits.shape)}; build the correction with dimensions={logits.ndim - 2}."
+            )
+            raise ValueError(message)
+        check_clicks(clicks, logits.shape[0], logits.shape[2:])
+        if state is not None and tuple(state.hidden.shape) != (logits.shape[0], self.hidden):
+            message = (
+                f"state must hold {self.hidden} numbers for each of {logits.shape[0]} volumes, but its hidden state's "
+                f"shape is {tuple(state.hidden.shape)}; give the state of the last correction of the same volumes."
+            )
+            raise ValueError(message)
+
+
+def _first_valid(clicks: Clicks) -> Tensor:
+    """The first valid click of each volume; 0 where there is none."""
+    earlier = clicks.valid.long().cumsum(1)
+    first = clicks.valid & (earlier == 1)
+    return (clicks.positions * first[..., None]).sum(1).long()
