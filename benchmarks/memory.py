@@ -1,10 +1,11 @@
-"""How much memory the systems around a frozen SAM need at full size: computed, and on a GPU measured beside it.
+"""How much memory the systems around a frozen SAM need at full size: an estimate, and on a GPU measured beside it.
 
     python benchmarks/memory.py --out benchmarks/results/memory.md
 
-Computed: the step runs on tensors without contents, every storage that is alive is counted, and the peak is what is
-reported: weights, gradients, AdamW's moments, activations, and what a kernel returns on the way. What an allocator
-rounds up, a kernel's own workspace and the CUDA context (0.3 to 0.6 GB) come on top.
+Estimate: the step runs on tensors without contents, every storage that is alive is counted, and the peak is what is
+reported: weights, gradients, AdamW's moments, activations, and what an operation returns on the way. It takes the CPU's
+operations; a GPU's may keep other things. What an allocator rounds up, a kernel's own workspace and the CUDA context
+(0.3 to 0.6 GB) come on top.
 """
 
 from __future__ import annotations
@@ -143,11 +144,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="Markdown file for the table")
     args = parser.parse_args()
     gpu = torch.cuda.is_available()
-    where = torch.cuda.get_device_name() if gpu else "not measured: no GPU"
-    lines = [f"| | computed (GB) | {where} (GB) |", "|:--|--:|--:|"]
+    where = f"{torch.cuda.get_device_name()} (GB)" if gpu else "measured on a GPU"
+    lines = [f"| | estimate (GB) | {where} |", "|:--|--:|--:|"]
     on_gpu = cases("cuda") if gpu else {}
     for name, (build, half) in cases("cpu").items():
-        real = f"{measured(on_gpu[name][0], half=half):.2f}" if gpu else ""
+        real = f"{measured(on_gpu[name][0], half=half):.2f}" if gpu else "not yet"
         lines.append(f"| {name} | {computed(build, half=half):.2f} | {real} |")
         print(lines[-1], flush=True)
     told = f"\n1 GB is 2^30 bytes. torch {torch.__version__}. `python benchmarks/memory.py`.\n"

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from jsonargparse import ArgumentParser
+
+from ultrarefiner.cli.command import commands
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -39,3 +42,34 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
     targets = re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text())
     missing = [target for target in targets if not (page.parent / target).exists()]
     assert not missing
+
+
+def anchors(page: Path) -> set[str]:
+    """Of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_anchor_is_a_heading(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", page.read_text())
+    missing = [
+        (target, anchor) for target, anchor in links if anchor not in anchors(page.parent / target if target else page)
+    ]
+    assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_has_flags_that_are_there(page: Path) -> None:
+    """Lines that begin with ``ultrarefiner`` name a command, and no flag that it does not know."""
+    known = commands()
+    text = page.read_text().replace("\\\n", " ")
+    for line in re.findall(r"^    ultrarefiner (.+)$", text, re.MULTILINE):
+        words = line.split()
+        found = known[words[0]] if words[0] != "train" else known["train"][words[1]]
+        parser = ArgumentParser()
+        parser.add_function_arguments(found, as_positional=False)
+        flags = {flag for action in parser._actions for flag in action.option_strings}
+        unknown = [word for word in words if word.startswith("--") and word.replace("-", "_")[2:] not in
+                   {flag[2:] for flag in flags}]  # fmt: skip
+        assert not unknown, f"{page.name}: {unknown}"

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import inspect
 import json
+import subprocess
+import sys
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from ultrarefiner.checkpoints import read_tensors, write_tensors
 from ultrarefiner.cli import command, main
+from ultrarefiner.cli.cases import CaseFlags
 from ultrarefiner.cli.setting import Setting
 from ultrarefiner.cli.split import split_cases, synthetic_split
 from ultrarefiner.data import Phantoms
@@ -177,3 +182,85 @@ def test_every_switch_may_stand_alone() -> None:
         if parameter.annotation in (bool, "bool")
     }
     assert found == command.SWITCHES
+
+
+def pictures(root: Path, count: int, *, seed: int = 0) -> None:
+    """Phantoms as red pictures with masks, in PraNet's folders."""
+    for index in range(count):
+        case = Phantoms(count, size=(48, 64), seed=seed)[index]
+        for kind, values in (("image", case.image), ("masks", case.mask)):
+            (root / kind).mkdir(exist_ok=True, parents=True)
+            grey = Image.fromarray((values[0] * 255).byte().numpy())
+            black = Image.new("L", grey.size)
+            shown = Image.merge("RGB", (grey, black, black)) if kind == "image" else grey
+            shown.save(root / kind / f"{seed}{index}.png")
+
+
+def test_polyps_are_reported_on_their_published_test_parts_in_colour(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures(tmp_path / "data" / "TrainDataset", 6)
+    for seed, name in ((1, "Kvasir"), (2, "ETIS-LaribPolypDB")):
+        pictures(tmp_path / "data" / "TestDataset" / name, 2, seed=seed)
+    flags = ["--data", str(tmp_path / "data"), "--dataset", "polyps", "--folds", "3", "--sam", "tiny", "--sam-weights",
+             str(folder / "sam.pt"), "--input-size", "64", "--measures"]  # fmt: skip
+    assert main(["train", "autosam", "--out", str(tmp_path / "out"), *flags, *QUICK]) == 0
+    told = capsys.readouterr().out
+    for name in ("Kvasir", "ETIS-LaribPolypDB"):
+        assert f"{name}, 2 cases that neither trained nor chose" in told
+        assert (tmp_path / "out" / "autosam_fold0" / f"test_{name}.csv").exists()
+    assert "| S ↑" in told
+    saved = read_tensors(tmp_path / "out" / "autosam_fold0" / "best.pt")["settings"]
+    assert saved["data"]["training"]["cases"] == 4
+    assert "RandomVerticalFlip(p=0.5" in str(saved["recipe"]), "the polyps' own augmentation"
+
+
+def test_slices_of_volumes_with_boxes_alone(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = ["case,x0,y0,x1,y1"]
+    (tmp_path / "data").mkdir()
+    for patient in range(3):
+        voxels = np.random.default_rng(patient).integers(0, 200, (20, 16, 3)).astype(np.uint8)
+        nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / "data" / f"p{patient}.nii.gz")
+        rows += [f"p{patient}/slice_001,4,3,12,11", f"p{patient}/slice_002,5,3,12,11"]
+    (tmp_path / "boxes.csv").write_text("\n".join(rows) + "\n")
+    flags = ["--data", str(tmp_path / "data"), "--dataset", "volumes", "--folds", "3", "--sam", "tiny", "--sam-weights",
+             str(folder / "sam.pt"), "--boxes", str(tmp_path / "boxes.csv"), "--hidden", "8"]  # fmt: skip
+    command_line = ["train", "automedsam", "--out", str(tmp_path / "out"), *flags, *QUICK]
+    assert main(command_line) == 1
+    assert "3 of 9 images have no box" in capsys.readouterr().err
+    assert main([*command_line, "--unboxed", "skip"]) == 0
+    told = capsys.readouterr().out
+    assert "fold 0, 2 cases that neither trained nor chose" in told, "the two slices of one patient"
+    assert "Every case is a group of its own" not in told
+
+
+def test_groups_stay_together_and_colour_is_read(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures(tmp_path / "data", 6)
+    groups = "\n".join(f"0{index},g{index // 2}" for index in range(6))
+    (tmp_path / "groups.csv").write_text(f"case,group\n{groups}\n")
+    flags = ["--data", str(tmp_path / "data" / "image"), "--masks", str(tmp_path / "data" / "masks"), "--dataset",
+             "folder", "--groups", str(tmp_path / "groups.csv"), "--colour", "--folds", "3", "--sam", "tiny",
+             "--sam-weights", str(folder / "sam.pt"), "--hidden", "8"]  # fmt: skip
+    assert main(["train", "automedsam", "--out", str(tmp_path / "out"), *flags, *QUICK]) == 0
+    assert "Every case is a group of its own" not in capsys.readouterr().out
+    flags_of_grey = CaseFlags(data=tmp_path / "data" / "image", dataset="folder", masks=tmp_path / "data" / "masks")
+    assert flags_of_grey.open()[0].image.shape[0] == 1
+    in_colour = CaseFlags(
+        data=tmp_path / "data" / "image", dataset="folder", masks=tmp_path / "data" / "masks", colour=True
+    )
+    assert in_colour.open()[0].image[1:].abs().max() == 0, "the pictures are red"
+
+
+@pytest.mark.slow
+def test_two_processes_report_once(folder: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from ultrarefiner.cli import frozen_sam, main; frozen_sam._TINY = 64; sys.exit(main(sys.argv[1:]))"
+    )
+    flags = [*data(folder), "--masks", str(folder / "masks"), "--hidden", "8", "--devices", "2", "--accelerator", "cpu"]
+    (tmp_path / "run.py").write_text(code)
+    command_line = [sys.executable, str(tmp_path / "run.py"), "train", "automedsam", "--out", str(tmp_path / "out")]
+    ran = subprocess.run([*command_line, *flags, *QUICK], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.count("the true box, filled |") == 1

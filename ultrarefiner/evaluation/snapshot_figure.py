@@ -109,6 +109,7 @@ def draw_snapshot(rows: Sequence[SnapshotRow], *, title: str = "", boxes_only: b
 
     Example:
         >>> import torch
+        >>> from ultrarefiner.evaluation import SnapshotRow, draw_snapshot
         >>> mask = torch.zeros(1, 16, 16)
         >>> mask[:, 4:12, 4:12] = 1.0
         >>> figure = draw_snapshot([SnapshotRow("a", torch.rand(1, 16, 16), mask, 0.9 * mask)])
