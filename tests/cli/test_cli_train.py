@@ -65,6 +65,7 @@ def test_automedsam_from_boxes_alone(folder: Path, tmp_path: Path, capsys: pytes
     assert "Every case is a group of its own" in told
     assert "random weights" not in told
     run = tmp_path / "automedsam_fold0"
+    assert read_tensors(run / "best.pt")["settings"]["recipe"]["jitter"] == 0.05
     for name in ("best.pt", "last.pt", "epoch0001.pt", "curves.png", "history.json", "test.csv", "test.md", "test.png"):
         assert (run / name).stat().st_size > 100, name
     assert sorted(path.name for path in (run / "snapshots").iterdir()) == ["epoch0000.png", "epoch0001.png"]
@@ -114,7 +115,7 @@ def test_synthetic_needs_no_data_and_says_what_it_is_worth(
     [
         ([], "give either data, the folder of a data set, or synthetic"),
         (["--synthetic", "--data", "somewhere"], "give either data, the folder of a data set, or synthetic"),
-        (["--data", "somewhere", "--boxes", "boxes.csv"], "boxes belong to a folder of images or volumes; give"),
+        (["--data", "somewhere", "--boxes", "boxes.csv"], "boxes belong to a folder of images or volumes; leave"),
         (["--data", "somewhere", "--dataset", "folder", "--boxes", "b.csv"], "autosam learns from masks"),
         (["--data", "somewhere", "--groups", "g.csv", "--dataset", "bus"], "groups belong to busi, polyps, folder"),
         (["--data", "somewhere", "--colour"], "colour belongs to a folder of images"),
@@ -122,6 +123,9 @@ def test_synthetic_needs_no_data_and_says_what_it_is_worth(
         (["--data", "somewhere"], "sam_weights must name a checkpoint"),
         (["--data", "somewhere", "--sam-weights", "medsam_vit_b.pth"], "give --input-policy medsam"),
         (["--synthetic", "--accelerator", "cuda"], "PyTorch finds no GPU"),
+        (["--synthetic", "--accelerator", "mps"], "PyTorch finds no Apple GPU"),
+        (["--data", "somewhere", "--sam-weights", "sam_vit_b_01ec64.pth", "--input-policy", "medsam"], "SAM's own"),
+        (["--data", "x", "--dataset", "folder", "--boxes", "b.csv", "--measures"], "measures are of masks"),
         (["--synthetic", "--sam-weights", "nowhere.pt"], "nowhere.pt"),
     ],
 )
@@ -235,7 +239,7 @@ def test_slices_of_volumes_with_boxes_alone(folder: Path, tmp_path: Path, capsys
 
 
 def test_groups_stay_together_and_colour_is_read(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     pictures(tmp_path / "data", 6)
     groups = "\n".join(f"0{index},g{index // 2}" for index in range(6))
@@ -251,9 +255,37 @@ def test_groups_stay_together_and_colour_is_read(
         data=tmp_path / "data" / "image", dataset="folder", masks=tmp_path / "data" / "masks", colour=True
     )
     assert in_colour.open()[0].image[1:].abs().max() == 0, "the pictures are red"
+    assert "is in colour and is read as grey" in caplog.text
+    # The same folder, with the groups forgotten, would report on folds that were drawn with them.
+    without = [flag for flag in flags if flag not in ("--groups", str(tmp_path / "groups.csv"))]
+    assert main(["train", "automedsam", "--out", str(tmp_path / "out"), *without, *QUICK]) == 1
+    assert "was drawn with other groups" in capsys.readouterr().err
 
 
-@pytest.mark.slow
+def test_glas_is_reported_on_both_parts_and_says_that_they_share_patients(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = ["name,patient ID,grade (GlaS)"]
+    root = tmp_path / "Warwick"
+    root.mkdir()
+    for part, count in (("train", 6), ("testA", 2), ("testB", 1)):
+        for index in range(count):
+            case = Phantoms(count, size=(48, 64))[index]
+            grey = Image.fromarray((case.image[0] * 255).byte().numpy())
+            Image.merge("RGB", (grey, grey, grey)).save(root / f"{part}_{index + 1}.bmp")
+            Image.fromarray((case.mask[0] * 3).byte().numpy()).save(root / f"{part}_{index + 1}_anno.bmp")
+            rows.append(f"{part}_{index + 1},{index // 2},benign")
+    (root / "Grade.csv").write_text("\n".join(rows) + "\n")
+    flags = ["--data", str(root), "--dataset", "glas", "--folds", "3", "--sam", "tiny", "--sam-weights",
+             str(folder / "sam.pt"), "--input-size", "64"]  # fmt: skip
+    assert main(["train", "autosam", "--out", str(tmp_path / "out"), *flags, *QUICK]) == 0
+    told = capsys.readouterr().out
+    assert "groups (patients) of testB are trained on, too" in told or "of testA are trained on, too" in told
+    run = tmp_path / "out" / "autosam_fold0"
+    assert len((run / "test_testA.csv").read_text().splitlines()) == 3
+    assert len((run / "test_testB.csv").read_text().splitlines()) == 2
+
+
 def test_two_processes_report_once(folder: Path, tmp_path: Path) -> None:
     code = (
         "import sys; from ultrarefiner.cli import frozen_sam, main; frozen_sam._TINY = 64; sys.exit(main(sys.argv[1:]))"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,9 @@ from ultrarefiner.data import (
     VolumeSlices,
 )
 from ultrarefiner.data.folder import pictures_in
+from ultrarefiner.data.images import read_colours
+
+_LOGGER = logging.getLogger("ultrarefiner")
 
 DatasetName = Literal[
     "busi",
@@ -100,7 +104,7 @@ class CaseFlags:
         }
         found = [sentence for sentence, there in wrong.items() if there]
         if found:
-            message = f"{found[0]}; give dataset folder, or leave the flag out."
+            message = f"{found[0]}; leave the flag out, or give another dataset."
             raise ValueError(message)
 
     @property
@@ -120,17 +124,19 @@ class CaseFlags:
             raise ValueError(message)
         if self.dataset == "images":
             pictures = [CaseFiles(path.stem, path, (), "unknown", path.stem) for path in pictures_in(self.data)]
-            return CaseDataset(pictures, colour=self.colour)
+            return self._told_of_colours(CaseDataset(pictures, colour=self.colour))
         if self.dataset == "volumes":
             slices = VolumeSlices(_volumes(self.data, self.masks, self.mask_suffix, masked=self.has_masks))
             return slices if self.boxes is None else self._boxed(BoxesOf(slices, self.boxes))
         if self.boxes is not None:
             table = BoxTable(self.data, self.boxes, colour=self.colour, **_given(groups=self.groups))
-            return self._boxed(table)
+            return self._boxed(self._told_of_colours(table))
         if self.dataset == "folder":
             masks = self.data if self.masks is None else self.masks
             options = _given(groups=self.groups)
-            return ImageFolder(self.data, masks, mask_suffix=self.mask_suffix, colour=self.colour, **options)
+            return self._told_of_colours(
+                ImageFolder(self.data, masks, mask_suffix=self.mask_suffix, colour=self.colour, **options)
+            )
         return _BY_ROOT[self.dataset](self.data, **_given(groups=self._groups()))
 
     def tests(self) -> Mapping[str, Any]:
@@ -148,8 +154,19 @@ class CaseFlags:
         return found
 
     def _groups(self) -> Path | None:
-        own = Path(str(self.data)) / "near_duplicate_groups.csv"
-        return own if self.groups is None and self.dataset == "busi" and own.exists() else self.groups
+        if self.groups is not None or self.dataset != "busi":
+            return self.groups
+        places = (Path(str(self.data)), Path(str(self.data)).parent)
+        tables = (place / "near_duplicate_groups.csv" for place in places)
+        return next((table for table in tables if table.exists()), None)
+
+    def _told_of_colours(self, cases: Any) -> Any:
+        """Warn where pictures in colour are read as grey."""
+        if not self.colour and len(cases):
+            first = read_colours(cases.files[0].image)
+            if first.shape[2] == 3 and not (first == first[:, :, :1]).all():
+                _LOGGER.warning("%s is in colour and is read as grey; give colour to keep it", cases.files[0].image)
+        return cases
 
     def _boxed(self, cases: Any) -> Any:
         missing = len(cases) - len(cases.boxed)

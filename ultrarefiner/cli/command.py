@@ -46,9 +46,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("ultrarefiner: stopped; the same command goes on from here.\n")
         return _INTERRUPTED
-    except KeyError as error:  # its text is its argument's repr
-        sys.stderr.write(f"ultrarefiner: {error.args[0]}\n")
-        return _FAILED
     except torch.OutOfMemoryError as error:
         sys.stderr.write(f"ultrarefiner: {error}\nGive a smaller batch_size, or precision bf16-mixed.\n")
         return _FAILED

@@ -42,6 +42,9 @@ class SAMFlags(CaseFlags):
         if self.accelerator in ("cuda", "gpu") and not torch.cuda.is_available():
             message = f"accelerator is {self.accelerator!r}, but PyTorch finds no GPU here; give cpu, or auto."
             raise ValueError(message)
+        if self.accelerator == "mps" and not torch.backends.mps.is_available():
+            message = "accelerator is 'mps', but PyTorch finds no Apple GPU here; give cpu, or auto."
+            raise ValueError(message)
 
     def frozen_sam(self, *, made_up: bool) -> SAM:
         """SAM with its weights, on the device of this process.
@@ -64,6 +67,12 @@ class SAMFlags(CaseFlags):
             message = (
                 f"sam_weights is {self.sam_weights.name}, but input_policy is {self.input_policy!r}: MedSAM's weights "
                 "see images prepared in MedSAM's way; give --input-policy medsam, or rename another file."
+            )
+            raise ValueError(message)
+        if self.sam_weights is not None and self.sam_weights.name.startswith("sam_vit") and self.input_policy != "sam":
+            message = (
+                f"sam_weights is {self.sam_weights.name}, SAM's own, but input_policy is {self.input_policy!r}; give "
+                "--input-policy sam, or rename another file."
             )
             raise ValueError(message)
         torch.manual_seed(self.seed)

@@ -88,9 +88,11 @@ def report(model: nn.Module, setting: Setting, split: Split, training: FittedCas
     told = []
     model.to(setting.device())
     for which, cases in split.tests.items():
-        table = (
-            _masks(model, setting, cases, name) if setting.has_masks else _boxes(model, setting, cases, training, name)
-        )
+        stem = str(setting.run_folder(name) / (f"test_{which}" if len(split.tests) > 1 else "test"))
+        if setting.has_masks:
+            table = _masks(model, setting, cases, name, stem)
+        else:
+            table = _boxes(model, setting, cases, training, name, stem)
         measured = "" if setting.has_masks else " Boxes, against the given ones: there are no masks to measure."
         told.append(f"{which}, {len(cases)} cases that neither trained nor chose.{measured}\n\n{table}")
     if split.note:
@@ -101,7 +103,7 @@ def report(model: nn.Module, setting: Setting, split: Split, training: FittedCas
     return text
 
 
-def _masks(model: nn.Module, setting: Setting, cases: Any, name: str) -> str:
+def _masks(model: nn.Module, setting: Setting, cases: Any, name: str, stem: str) -> str:
     from ultrarefiner.evaluation import (
         evaluate_segmentation,
         filled_box_metrics,
@@ -112,7 +114,6 @@ def _masks(model: nn.Module, setting: Setting, cases: Any, name: str) -> str:
 
     size, options = _size(model), {"measures": setting.measures, "progress": setting.progress}
     found = evaluate_segmentation(model, cases, size=size, batch_size=1, **options)
-    stem = _stem(setting, name, cases)
     write_segmentation_csv(f"{stem}.csv", found)
     segmentation_figure(found.panels, f"{stem}.png")
     rows = {name: found}
@@ -121,7 +122,7 @@ def _masks(model: nn.Module, setting: Setting, cases: Any, name: str) -> str:
     return segmentation_table(rows, against=name if len(rows) > 1 else None)
 
 
-def _boxes(model: nn.Module, setting: Setting, cases: Any, training: FittedCases, name: str) -> str:
+def _boxes(model: nn.Module, setting: Setting, cases: Any, training: FittedCases, name: str, stem: str) -> str:
     from ultrarefiner.evaluation import (
         SnapshotRow,
         draw_snapshot,
@@ -130,7 +131,7 @@ def _boxes(model: nn.Module, setting: Setting, cases: Any, training: FittedCases
         write_segmentation_csv,
     )
 
-    size, stem = _size(model), _stem(setting, name, cases)
+    size = _size(model)
     boxes = torch.stack([tight_box(training[index].mask[0] > 0.5) for index in range(len(training))])
     rows = {
         f"boxes of {name}": BoxOf(model),
@@ -158,10 +159,3 @@ def _boxes(model: nn.Module, setting: Setting, cases: Any, training: FittedCases
 
 def _size(model: Any) -> int:
     return int(model.input_policy.size)
-
-
-def _stem(setting: Setting, name: str, cases: Any) -> str:
-    """test, or test_Kvasir where there are several parts; without an ending."""
-    first = cases.names[0]
-    part = f"_{first.split('/')[0]}" if setting.dataset == "polyps" else ""
-    return str(setting.run_folder(name) / f"test{part}")

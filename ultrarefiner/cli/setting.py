@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from ultrarefiner.data import CachedEmbeddings, EmbeddingCache, FittedCases
 from ultrarefiner.sam import SAM
 from ultrarefiner.training import Recipe, TrainingResult, train
 
+_LOGGER = logging.getLogger("ultrarefiner")
 _SHOWN = 4
 
 
@@ -32,7 +34,7 @@ class Setting(SAMFlags):
         epochs: passes over the training cases.
         precision: 32-true, or mixed with bf16-mixed or 16-mixed.
         devices: how many, which, or auto.
-        num_nodes: machines; start the same command on each.
+        num_nodes: machines; start the same command on each, after the command cache has filled embeddings.
         workers: processes that read ahead.
         keep_in_memory: whether fitted images stay there; in colour one of 1024 pixels takes 14 MB.
         keep_every: epochs between checkpoints that stay.
@@ -67,12 +69,18 @@ class Setting(SAMFlags):
         if self.dataset == "images":
             message = "dataset must have masks or boxes to learn from, but images has none; give folder and boxes."
             raise ValueError(message)
+        if self.measures and not self.has_masks:
+            message = "measures are of masks, but there are boxes alone; leave measures out."
+            raise ValueError(message)
 
     def split(self) -> Split:
         """The cases."""
         if self.synthetic:
             return synthetic_split(self.seed)
-        return split_cases(self.open(), self.out, fold=self.fold, folds=self.folds, seed=self.seed, tests=self.tests())
+        split = split_cases(self.open(), self.out, fold=self.fold, folds=self.folds, seed=self.seed, tests=self.tests())
+        if split.note:
+            _LOGGER.warning(split.note)
+        return split
 
     def sets(self, split: Split, sam: SAM, *, cached: bool) -> tuple[Any, Any]:
         """Fitted training and validation cases, with stored embeddings where asked."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ultrarefiner.checkpoints.files import replaced_file
 from ultrarefiner.data import Folds, Phantoms, group_folds
 
 _PHANTOMS = (64, 16, 16)
@@ -58,12 +60,6 @@ def split_cases(
         message = f"folds must be at least 3 and fold one of them, from 0, but they are {folds} and {fold}."
         raise ValueError(message)
     found = _folds(cases, out, folds, seed)
-    note = ""
-    if len(set(cases.groups)) == len(cases):
-        note = (
-            "Every case is a group of its own: near-duplicates or images of one patient may stand on both sides, and "
-            "the figures then flatter."
-        )
     if tests:
         validation, reported = found.validation(fold), dict(tests)
         away = set(validation)
@@ -71,7 +67,8 @@ def split_cases(
         test, validation = found.validation(fold), found.validation((fold + 1) % folds)
         away, reported = {*test, *validation}, {f"fold {fold}": cases.subset(test)}
     training = [name for name in cases.names if name not in away]
-    return Split(cases.subset(training), cases.subset(validation), reported, note)
+    kept = cases.subset(training)
+    return Split(kept, cases.subset(validation), reported, _note(cases, kept, reported, published=bool(tests)))
 
 
 def synthetic_split(seed: int) -> Split:
@@ -86,11 +83,28 @@ def synthetic_split(seed: int) -> Split:
     return Split(training, validation, {"phantoms": test})
 
 
+def _note(cases: Any, training: Any, tests: Mapping[str, Any], *, published: bool) -> str:
+    """What is known, or unknown, about patients on both sides."""
+    sides = "the published parts" if published else "the folds"
+    if len(set(cases.groups)) == len(cases):
+        return (
+            f"Every case is a group of its own: images of one patient or near-duplicates may stand on both sides of "
+            f"{sides}, and figures then flatter. Give groups where they are known."
+        )
+    shared = {which: len(set(training.groups) & set(test.groups)) for which, test in tests.items()}
+    told = [f"{count} groups (patients) of {which} are trained on, too" for which, count in shared.items() if count]
+    return f"{'; '.join(told)}: nothing is measured on new patients." if told else ""
+
+
 def _folds(cases: Any, out: Path, folds: int, seed: int) -> Folds:
-    path = out / "folds.tsv"
+    path, digest = out / "folds.tsv", hashlib.sha256("\n".join(cases.groups).encode()).hexdigest()
+    kept = out / "folds.groups"
     if path.exists():
         found = Folds.load(path)
         found.check(cases)
+        if kept.exists() and kept.read_text() != digest:
+            message = f"{path} was drawn with other groups; give the same groups as before, or another out."
+            raise ValueError(message)
         if (found.count, found.seed) != (folds, seed):
             message = (
                 f"{path} holds {found.count} folds of seed {found.seed}, but {folds} of seed {seed} were asked for; "
@@ -100,5 +114,7 @@ def _folds(cases: Any, out: Path, folds: int, seed: int) -> Folds:
         return found
     found = group_folds(cases, folds=folds, seed=seed)
     out.mkdir(parents=True, exist_ok=True)
+    with replaced_file(kept, shared=True) as file:
+        file.write(digest.encode())
     found.save(path)
     return found

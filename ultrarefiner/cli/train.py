@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -18,6 +19,8 @@ from ultrarefiner.sam import SAM
 from ultrarefiner.systems import AutoMedSAM, AutoSAM, build_autosam_generator
 from ultrarefiner.training import AutoMedSAMRecipe, AutoSAMRecipe, load_coarse
 
+_LOGGER = logging.getLogger("ultrarefiner")
+_CROWDED = ("glas", "monuseg")
 _PRESETS = {"glas": "glas", "monuseg": "monuseg", "polyps": "polyp"}
 
 
@@ -97,6 +100,11 @@ def automedsam(
         The results on what is reported.
     """
     setting = Setting(**options)
+    if choose_by == "mask" and not setting.has_masks:
+        message = "choose_by must be box where boxes alone are known, but it is 'mask'; leave it out."
+        raise ValueError(message)
+    if setting.dataset in _CROWDED:
+        _LOGGER.warning("%s has many objects in an image; the box here is the one around all of them", setting.dataset)
     sam = setting.frozen_sam(made_up=setting.synthetic)
     torch.manual_seed(setting.seed)
     channels, size = int(cast("Any", sam.prompt_encoder).embed_dim), sam.input_policy.size
