@@ -53,7 +53,16 @@ from ultrarefiner.refinement import (
 )
 from ultrarefiner.sam import SAM, MedSAMInput, SAMInput, build_sam
 from ultrarefiner.simulation import AtResolution, FailureSimulator, SimpleFailures
-from ultrarefiner.systems import AtSize, AutoMedSAM, AutoSAM, SAMRefiner, UltraRefiner, build_autosam_generator
+from ultrarefiner.systems import (
+    AtSize,
+    AutoMedSAM,
+    AutoSAM,
+    InteractiveSession,
+    SAMRefiner,
+    UltraRefiner,
+    VolumeSegmenter,
+    build_autosam_generator,
+)
 from ultrarefiner.types import (
     Clicks,
     MaskCandidates,
@@ -103,6 +112,7 @@ __all__ = [
     "FocalLoss",
     "ForegroundLogits",
     "GRUCorrection",
+    "InteractiveSession",
     "IoURegressionLoss",
     "LearnedGate",
     "LoadReport",
@@ -131,6 +141,7 @@ __all__ = [
     "TransUNet",
     "UltraRefiner",
     "UncertaintyGate",
+    "VolumeSegmenter",
     "WeakBoxLoss",
     "WeightAnchor",
     "__version__",

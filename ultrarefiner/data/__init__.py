@@ -21,6 +21,7 @@ from ultrarefiner.data.embedding_cache import EmbeddingCache
 from ultrarefiner.data.failure_files import FailureRow, read_manifest
 from ultrarefiner.data.failure_writing import write_failures
 from ultrarefiner.data.fit import Fit, FittedCase, FitToSquare, StretchToSquare
+from ultrarefiner.data.fitted_volumes import FittedVolume, FittedVolumes, FitVolume, VolumeBatch, collate_volumes
 from ultrarefiner.data.folder import ImageFolder
 from ultrarefiner.data.folds import Folds, group_folds
 from ultrarefiner.data.glas import GlaS
@@ -61,8 +62,11 @@ __all__ = [
     "FailureRow",
     "Fit",
     "FitToSquare",
+    "FitVolume",
     "FittedCase",
     "FittedCases",
+    "FittedVolume",
+    "FittedVolumes",
     "Folds",
     "GlaS",
     "ImageFolder",
@@ -83,12 +87,14 @@ __all__ = [
     "StretchToSquare",
     "Volume",
     "VolumeAugmentation",
+    "VolumeBatch",
     "VolumeCase",
     "VolumeCrop",
     "VolumeFiles",
     "VolumeSlices",
     "VolumeView",
     "collate",
+    "collate_volumes",
     "foreground_crop",
     "group_folds",
     "join",

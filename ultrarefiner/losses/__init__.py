@@ -2,8 +2,10 @@
 
 from ultrarefiner.losses.agbce import AGBCELoss, annotation_guided_bce_loss, disagreement_region
 from ultrarefiner.losses.anchor import WeightAnchor
+from ultrarefiner.losses.boundary import BoundaryLoss, boundary_loss
 from ultrarefiner.losses.box_regression import BoxRegressionLoss, box_regression_loss
 from ultrarefiner.losses.box_size import PixelSizeLoss, SizeLoss, pixel_size_loss, size_loss
+from ultrarefiner.losses.consistency import ConsistencyLoss, consistency_loss
 from ultrarefiner.losses.cross_entropy import BinaryCrossEntropyLoss, binary_cross_entropy_loss
 from ultrarefiner.losses.deep_supervision import DeepSupervision
 from ultrarefiner.losses.dice import DiceLoss, dice_loss
@@ -22,7 +24,9 @@ __all__ = [
     "AGBCELoss",
     "BandTightBoxLoss",
     "BinaryCrossEntropyLoss",
+    "BoundaryLoss",
     "BoxRegressionLoss",
+    "ConsistencyLoss",
     "DeepSupervision",
     "DiceBCELoss",
     "DiceLoss",
@@ -40,8 +44,10 @@ __all__ = [
     "annotation_guided_bce_loss",
     "band_tight_box_loss",
     "binary_cross_entropy_loss",
+    "boundary_loss",
     "box_regression_loss",
     "candidate_iou",
+    "consistency_loss",
     "dice_bce_loss",
     "dice_loss",
     "disagreement_region",

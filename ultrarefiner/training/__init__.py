@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from ultrarefiner.training.annotation_guided import AnnotationGuidedRecipe
 from ultrarefiner.training.coarse import CoarseRecipe
+from ultrarefiner.training.correction import CorrectionRecipe
 from ultrarefiner.training.freezing import Unfreezing, freeze, is_frozen, unfreeze
 from ultrarefiner.training.handover import load_coarse, load_refiner
+from ultrarefiner.training.interaction import Answer, simulate_clicks
 from ultrarefiner.training.joint import JointRecipe
 from ultrarefiner.training.loop import train
 from ultrarefiner.training.out_of_fold import predict_cases, predict_out_of_fold
@@ -21,15 +23,18 @@ from ultrarefiner.training.recipe import ParameterGroup, Prediction, Recipe, Ste
 from ultrarefiner.training.refiner import RefinerRecipe
 from ultrarefiner.training.result import TrainingResult
 from ultrarefiner.training.schedule import Cosine, Polynomial, Schedule, cosine_factor, polynomial_factor
+from ultrarefiner.training.volumes import SegVolRecipe, dice_of_volumes
 from ultrarefiner.training.watching import Moment, Watcher
 
 __all__ = [
     "MICROSEGNET",
     "TRANSUNET",
     "AnnotationGuidedRecipe",
+    "Answer",
     "AutoMedSAMRecipe",
     "AutoSAMRecipe",
     "CoarseRecipe",
+    "CorrectionRecipe",
     "Cosine",
     "JointRecipe",
     "MaskedAutoMedSAMRecipe",
@@ -41,12 +46,14 @@ __all__ = [
     "Recipe",
     "RefinerRecipe",
     "Schedule",
+    "SegVolRecipe",
     "StepResult",
     "TrainingResult",
     "Unfreezing",
     "Watcher",
     "cosine_factor",
     "dice_of_images",
+    "dice_of_volumes",
     "freeze",
     "is_frozen",
     "load_coarse",
@@ -55,6 +62,7 @@ __all__ = [
     "polynomial_factor",
     "predict_cases",
     "predict_out_of_fold",
+    "simulate_clicks",
     "train",
     "transunet_recipe",
     "unfreeze",

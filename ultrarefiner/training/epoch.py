@@ -8,7 +8,7 @@ from itertools import islice
 import torch
 from torch import nn
 
-from ultrarefiner.data import Batch
+from ultrarefiner.data import Batch, VolumeBatch
 from ultrarefiner.training.checkpoint import save_last
 from ultrarefiner.training.recipe import Prediction, inside_content
 from ultrarefiner.training.run import Parcel, Run, named_means, seed_everything_here
@@ -67,7 +67,7 @@ def _checkpoint_is_due(run: Run) -> bool:
     return run.checkpoint_every is not None and run.progress.step % run.checkpoint_every == 0
 
 
-def _step(run: Run, group: list[Batch]) -> None:
+def _step(run: Run, group: list[Batch | VolumeBatch]) -> None:
     """One step of the optimiser, over batches whose gradients add up to that of one large batch."""
     fabric, progress, plan = run.fabric, run.progress, run.plan
     images = sum(len(batch.images) for batch in group)
@@ -160,8 +160,9 @@ def validate(run: Run) -> dict[str, float]:
             prediction = run.recipe.predict(batch, cases)
         for row, probability in zip(scores, prediction, strict=True):
             if probability is not None:
-                inside = inside_content(batch.content_sizes, probability.shape[-2:])
-                row[cases] = run.recipe.dice(probability * inside, batch.masks)
+                if batch.content_sizes is not None:
+                    probability = probability * inside_content(batch.content_sizes, probability.shape[-2:])
+                row[cases] = run.recipe.dice(probability, batch.masks)
                 row[-1] = 1
     if run.fabric.world_size > 1:
         # Every process has its share of the cases, perhaps none, and zeros elsewhere: one sum for all of it.

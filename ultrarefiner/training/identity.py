@@ -10,7 +10,7 @@ from ultrarefiner.checkpoints.settings import describe
 
 
 def describe_cases(dataset: Any) -> dict[str, Any]:
-    """How many cases, their square's side, and a digest of both with the names in their order.
+    """How many cases, their square's side (or volume's sides), and a digest of both with the names in their order.
 
     No case is loaded for it. A data set says its names itself (``names``), or it is a subset or a fitted view of one
     that does, or a list of cases. Where there are none, the digest knows only the number and the side.
@@ -71,13 +71,13 @@ def names_of(dataset: Any) -> list[str] | None:
     return None
 
 
-def _size(dataset: Any) -> int | None:
+def _size(dataset: Any) -> int | list[int] | None:
     if isinstance(dataset, (list, tuple)):
         image = getattr(next(iter(dataset), None), "image", None)
         return None if image is None else int(image.shape[-1])
     size = getattr(getattr(dataset, "fit", None), "size", None)
     if size is not None:
-        return int(size)
+        return [int(side) for side in size] if isinstance(size, Sequence) else int(size)
     inner = getattr(dataset, "dataset", None)
     return None if inner is None else _size(inner)
 

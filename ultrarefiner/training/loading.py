@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import cycle, islice
 from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ultrarefiner.data import Batch, FittedCase, SeededSampler, collate
+from ultrarefiner.data import Batch, FittedCase, FittedVolume, SeededSampler, VolumeBatch, collate
 from ultrarefiner.data.seeds import stable_seed
+from ultrarefiner.training.identity import inner_sets
 from ultrarefiner.training.plan import Plan
 
 
 @runtime_checkable
 class FittedSet(Protocol):
-    """Cases by index, fitted to one square: `FittedCases`, a subset of them, a list."""
+    """Cases by index, fitted to one square or one size: `FittedCases`, `FittedVolumes`, a subset of them, a list."""
 
     def __len__(self) -> int:
         """How many there are."""
         ...
 
-    def __getitem__(self, index: int) -> FittedCase:
+    def __getitem__(self, index: int) -> FittedCase | FittedVolume:
         """One of them; the same each time."""
         ...
+
+
+def collate_of(dataset: Any) -> Callable[[Any], Batch | VolumeBatch]:
+    """How a data set's cases are stacked: `collate`, unless it or one inside it has a method of that name.
+
+    Example:
+        >>> collate_of([]) is collate
+        True
+    """
+    own = getattr(dataset, "collate", None)
+    if callable(own):
+        return cast("Callable[[Any], VolumeBatch]", own)
+    inner = inner_sets(dataset)
+    return collate_of(inner[0]) if inner else collate
 
 
 class SharedBatches(Sampler[list[int]]):
@@ -103,14 +118,14 @@ class TrainingData:
         self._loader = DataLoader(
             cast("Dataset[Any]", dataset),
             batch_sampler=self._batches,
-            collate_fn=collate,
+            collate_fn=collate_of(dataset),
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=pin_memory,
             generator=self._generator,
         )
 
-    def batches(self, epoch: int, *, skip: int = 0) -> Iterator[Batch]:
+    def batches(self, epoch: int, *, skip: int = 0) -> Iterator[Batch | VolumeBatch]:
         """The batches of an epoch, without the first ``skip``."""
         self._batches.begin(epoch, skip=skip)
         self._generator.manual_seed(stable_seed("loader", self._seed, epoch))
@@ -141,11 +156,11 @@ class ValidationData:
         self._loader = DataLoader(
             cast("Dataset[Any]", dataset),
             batch_sampler=self._batches,
-            collate_fn=collate,
+            collate_fn=collate_of(dataset),
             num_workers=workers,
             persistent_workers=workers > 0,
             generator=torch.Generator(),
         )
 
-    def __iter__(self) -> Iterator[tuple[list[int], Batch]]:
+    def __iter__(self) -> Iterator[tuple[list[int], Batch | VolumeBatch]]:
         yield from zip(self._batches, self._loader, strict=True)

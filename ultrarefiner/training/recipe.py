@@ -12,7 +12,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ultrarefiner.checkpoints.settings import describe
-from ultrarefiner.data import Batch
 from ultrarefiner.ops.overlap import dice_coefficient
 from ultrarefiner.training.freezing import Unfreezing
 from ultrarefiner.training.identity import inner_sets
@@ -78,16 +77,16 @@ class Recipe(ABC):
         """Every parameter that ever trains, each in one group."""
 
     @abstractmethod
-    def step(self, batch: Batch, generator: torch.Generator) -> StepResult:
+    def step(self, batch: Any, generator: torch.Generator) -> StepResult:
         """Loss and terms of one batch, on the batch's device.
 
         Args:
-            batch: images and masks.
+            batch: images and masks: a `Batch`, or a `VolumeBatch`.
             generator: on the CPU, seeded for this step: the only source of what is drawn here.
         """
 
     @abstractmethod
-    def predict(self, batch: Batch, cases: Sequence[int]) -> Prediction:
+    def predict(self, batch: Any, cases: Sequence[int]) -> Prediction:
         """Masks for validation, the same in every epoch.
 
         Args:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ultrarefiner.data import Batch
+from ultrarefiner.data import Batch, VolumeBatch
 from ultrarefiner.data.seeds import stable_seed
 from ultrarefiner.training.averages import Averages
 from ultrarefiner.training.freezing import Stages
@@ -98,7 +98,7 @@ class Parcel:
         generator: of the step.
     """
 
-    def __init__(self, batch: Batch, generator: torch.Generator) -> None:
+    def __init__(self, batch: Batch | VolumeBatch, generator: torch.Generator) -> None:
         self.batch = batch
         self.generator = generator
 

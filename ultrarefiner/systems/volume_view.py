@@ -1,0 +1,67 @@
+"""One view of a volume, of the size that a network takes: encoded, and asked with plain prompts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ultrarefiner.refinement import GRUCorrection
+from ultrarefiner.systems.click_rounds import ClickMemory, ClickRound, PromptedNetwork, next_round
+from ultrarefiner.systems.volume_state import Told
+from ultrarefiner.systems.volume_windows import Box3D, Size3D
+from ultrarefiner.types import Clicks
+
+
+@dataclass(frozen=True)
+class ViewReader:
+    """Puts views and prompts on the network's device and into its dtype.
+
+    Attributes:
+        network: what is asked.
+        correction: None for the network alone.
+        redecode: see `next_round`.
+    """
+
+    network: PromptedNetwork
+    correction: GRUCorrection | None
+    redecode: bool
+
+    @property
+    def grid(self) -> Size3D:
+        """(slices, rows, columns) of a view."""
+        depth, height, width = self.network.volume_size
+        return depth, height, width
+
+    def encode(self, view: Float[Tensor, "1 1 d h w"]) -> Tensor:
+        """The embedding of a view."""
+        parameter = next(cast("nn.Module", self.network).parameters(), None)
+        return self.network.encode(view if parameter is None else view.to(parameter))
+
+    def ask(
+        self,
+        embedding: Tensor,
+        box: Box3D | None,
+        told: Told,
+        *,
+        text: Tensor | None,
+        before: ClickMemory | None,
+    ) -> ClickRound:
+        """`next_round` with a box and clicks in the view's voxels."""
+        device = embedding.device
+        clicks = Clicks.none(1, 3, device=device)
+        if told:
+            clicks = Clicks.at([voxel for voxel, _ in told], positive=[label for _, label in told], device=device)
+        return next_round(
+            self.network,
+            embedding,
+            clicks=clicks,
+            boxes=None if box is None else torch.tensor([box], dtype=torch.float32, device=device),
+            text=None if text is None else text.to(embedding),
+            correction=self.correction,
+            before=before,
+            redecode=self.redecode,
+        )

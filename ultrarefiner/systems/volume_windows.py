@@ -1,0 +1,230 @@
+"""Where things are when a volume is looked at as a whole, made smaller, and through windows at its own resolution.
+
+Voxel indices are (z, y, x) from 0. A box is (z0, y0, x0, z1, y1, x1), its first and its last voxel. A window of a given
+size is told by its first voxel, which lies before the volume where the volume is smaller than the window.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from ultrarefiner.ops.resample import linear_weights
+
+Size3D = tuple[int, int, int]
+Box3D = tuple[int, int, int, int, int, int]
+
+
+def grid_position(position: Size3D, size: Size3D, grid: Size3D) -> Size3D:
+    """The voxel of a grid over the whole volume that holds a voxel's centre.
+
+    Args:
+        position: a voxel of the volume.
+        size: (slices, rows, columns) of the volume.
+        grid: (slices, rows, columns) of the grid.
+
+    Example:
+        >>> grid_position((5, 0, 9), (10, 10, 10), (5, 20, 10))
+        (2, 1, 9)
+    """
+    z, y, x = ((2 * index + 1) * cells // (2 * side) for index, side, cells in zip(position, size, grid, strict=True))
+    return z, y, x
+
+
+def grid_box(box: Box3D, size: Size3D, grid: Size3D) -> Box3D:
+    """The voxels of a grid over the whole volume whose centre lies in the box; at least one.
+
+    That is the box of the box's mask, resampled to the nearest voxel, as training sees it. A box between two centres
+    becomes the voxel that holds its middle.
+
+    Args:
+        box: of the volume.
+        size: (slices, rows, columns) of the volume.
+        grid: (slices, rows, columns) of the grid.
+
+    Example:
+        >>> grid_box((2, 3, 4, 5, 3, 9), (10, 10, 10), (5, 5, 20))
+        (1, 1, 8, 2, 1, 19)
+    """
+    low, high = [], []
+    for first, last, side, cells in zip(box[:3], box[3:], size, grid, strict=True):
+        start, stop = (-((side - 2 * edge * cells) // (2 * side)) for edge in (first, last + 1))
+        if stop <= start:
+            start = (first + last + 1) * cells // (2 * side)
+            stop = start + 1
+        low.append(start)
+        high.append(stop - 1)
+    return low[0], low[1], low[2], high[0], high[1], high[2]
+
+
+def foreground_box(logits: Float[Tensor, "d h w"]) -> Box3D | None:
+    """The box around the logits above 0; None where there are none.
+
+    Example:
+        >>> logits = torch.full((3, 4, 5), -1.0)
+        >>> logits[1, 2:4, 3] = 1.0
+        >>> foreground_box(logits)
+        (1, 2, 3, 1, 3, 3)
+    """
+    inside = logits > 0
+    low, high = [], []
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        found = inside.any(others[1]).any(others[0]).nonzero()[:, 0]
+        if not len(found):
+            return None
+        low.append(int(found[0]))
+        high.append(int(found[-1]))
+    return low[0], low[1], low[2], high[0], high[1], high[2]
+
+
+def volume_box(box: Box3D, grid: Size3D, size: Size3D, *, margin: int) -> Box3D:
+    """All voxels of the volume that a box of a grid over it touches, and a margin around it.
+
+    Args:
+        box: of the grid.
+        grid: (slices, rows, columns) of the grid.
+        size: (slices, rows, columns) of the volume, at whose borders the result ends.
+        margin: voxels of the grid on every side.
+
+    Example:
+        >>> volume_box((1, 1, 0, 2, 1, 0), (5, 5, 4), (10, 4, 4), margin=0)
+        (2, 0, 0, 5, 1, 0)
+    """
+    low = [max((first - margin) * side // cells, 0) for first, side, cells in zip(box[:3], size, grid, strict=True)]
+    high = [
+        min(-(-(last + 1 + margin) * side // cells), side) - 1
+        for last, side, cells in zip(box[3:], size, grid, strict=True)
+    ]
+    return low[0], low[1], low[2], high[0], high[1], high[2]
+
+
+def joined(boxes: list[Box3D]) -> Box3D:
+    """The smallest box around boxes.
+
+    Example:
+        >>> joined([(1, 2, 3, 4, 5, 6), (0, 3, 3, 2, 9, 3)])
+        (0, 2, 3, 4, 9, 6)
+    """
+    low = [min(box[axis] for box in boxes) for axis in range(3)]
+    high = [max(box[axis] for box in boxes) for axis in range(3, 6)]
+    return low[0], low[1], low[2], high[0], high[1], high[2]
+
+
+def inside_box(position: Size3D, box: Box3D) -> bool:
+    """Whether a voxel lies in a box.
+
+    Example:
+        >>> inside_box((1, 2, 3), (1, 2, 3, 1, 2, 3)), inside_box((0, 2, 3), (1, 2, 3, 1, 2, 3))
+        (True, False)
+    """
+    return all(first <= index <= last for index, first, last in zip(position, box[:3], box[3:], strict=True))
+
+
+def window_starts(region: Box3D, size: Size3D, window: Size3D, *, overlap: float) -> tuple[Size3D, ...]:
+    """The first voxels of windows that cover a region.
+
+    On each axis windows follow one another at ``(1 - overlap)`` of their length, the last ends where the region does.
+    A region that is shorter than a window lies in the middle of one, which is moved into the volume; a volume that is
+    shorter lies in the middle of a window that is filled up.
+
+    Args:
+        region: what is covered.
+        size: (slices, rows, columns) of the volume.
+        window: (slices, rows, columns) of a window.
+        overlap: of neighbours, in [0, 1).
+
+    Example:
+        >>> window_starts((0, 2, 0, 0, 9, 9), (1, 10, 10), (3, 4, 8), overlap=0.5)
+        ((-1, 2, 0), (-1, 2, 2), (-1, 4, 0), (-1, 4, 2), (-1, 6, 0), (-1, 6, 2))
+    """
+    starts = []
+    for first, last, side, length in zip(region[:3], region[3:], size, window, strict=True):
+        if side <= length:
+            starts.append([-((length - side) // 2)])
+        elif last - first < length:
+            middle = first - (length - (last - first + 1)) // 2
+            starts.append([min(max(middle, 0), side - length)])
+        else:
+            step = max(1, round(length * (1 - overlap)))
+            end = last + 1 - length
+            starts.append([*range(first, end, step), end])
+    return tuple((z, y, x) for z, y, x in product(*starts))
+
+
+def window_box(start: Size3D, size: Size3D, window: Size3D) -> Box3D:
+    """What of the volume lies in a window.
+
+    Example:
+        >>> window_box((-1, 2, 0), (1, 10, 10), (3, 4, 8))
+        (0, 2, 0, 0, 5, 7)
+    """
+    low = [max(first, 0) for first in start]
+    high = [min(first + length, side) - 1 for first, length, side in zip(start, window, size, strict=True)]
+    return low[0], low[1], low[2], high[0], high[1], high[2]
+
+
+def box_slices(box: Box3D, start: Size3D = (0, 0, 0)) -> tuple[slice, slice, slice]:
+    """A box as slices of an array whose first voxel is ``start``.
+
+    Example:
+        >>> torch.zeros(4, 5, 6)[box_slices((1, 2, 3, 1, 3, 5))].shape
+        torch.Size([1, 2, 3])
+    """
+    z, y, x = (slice(box[axis] - start[axis], box[axis + 3] + 1 - start[axis]) for axis in range(3))
+    return z, y, x
+
+
+def clipped(box: Box3D, start: Size3D, frame: Box3D) -> Box3D | None:
+    """What of a box lies in a frame, counted from ``start``; None where nothing does.
+
+    Example:
+        >>> clipped((0, 0, 0, 5, 5, 5), (2, 2, -1), (2, 2, 0, 9, 9, 3))
+        (0, 0, 1, 3, 3, 4)
+    """
+    low = [max(box[axis], frame[axis]) for axis in range(3)]
+    high = [min(box[axis], frame[axis]) for axis in range(3, 6)]
+    if any(last < first for first, last in zip(low, high, strict=True)):
+        return None
+    (z0, y0, x0), (z1, y1, x1) = ([at - first for at, first in zip(ends, start, strict=True)] for ends in (low, high))
+    return z0, y0, x0, z1, y1, x1
+
+
+def cut_window(volume: Float[Tensor, "1 d h w"], start: Size3D, window: Size3D) -> Float[Tensor, "1 1 _ _ _"]:
+    """A window of the volume; 0 beyond its borders.
+
+    Example:
+        >>> cut_window(torch.ones(1, 1, 6, 6), (-1, 2, 0), (3, 4, 4)).sum().item()
+        16.0
+    """
+    size = (int(volume.shape[1]), int(volume.shape[2]), int(volume.shape[3]))
+    inside = window_box(start, size, window)
+    padding: list[int] = []
+    for axis in (2, 1, 0):
+        padding += [inside[axis] - start[axis], start[axis] + window[axis] - 1 - inside[axis + 3]]
+    return functional.pad(volume[0][box_slices(inside)], padding)[None, None]
+
+
+def enlarged_part(logits: Float[Tensor, "d h w"], size: Size3D, part: Box3D) -> Float[Tensor, "_ _ _"]:
+    """A box of a grid's logits, interpolated (trilinearly) to the volume: the rest of the volume is not made.
+
+    Args:
+        logits: of a grid over the whole volume.
+        size: (slices, rows, columns) of the volume.
+        part: the box of the volume that is wanted.
+
+    Example:
+        >>> logits = torch.randn(3, 4, 5)
+        >>> whole = torch.nn.functional.interpolate(logits[None, None], (9, 8, 7), mode="trilinear")[0, 0]
+        >>> torch.allclose(enlarged_part(logits, (9, 8, 7), (2, 0, 3, 5, 7, 6)), whole[2:6, :, 3:], atol=1e-5)
+        True
+    """
+    slices, rows, columns = (
+        linear_weights(cells, side, scale=side / cells, like=logits)[within]
+        for cells, side, within in zip(logits.shape, size, box_slices(part), strict=True)
+    )
+    return torch.einsum("zd,dyx->zyx", slices, rows @ (logits.float() @ columns.T))
