@@ -3,7 +3,7 @@
 Nothing is downloaded. Three sets of volumes are drawn from seeds of their own: one trains, one chooses checkpoints, one
 is reported. After the box, each method gets its own clicks, each in the middle of the largest error of its last answer:
 
-    python examples/clicks.py --small                about a quarter of an hour on one core
+    python examples/clicks.py --small                about half an hour on one core of a busy machine
     python examples/clicks.py --precision bf16-mixed  SegVol at its published size, for a GPU
 
 It ends with a table of Dice over clicks, ``clicks.md``, the same as a picture, and slices. Broken off, it goes on.
@@ -132,6 +132,7 @@ def pictures(conversations: dict[str, list[tuple[Answer, ...]]], test: FittedVol
     rows = []
     for index in range(min(2, len(test))):
         case = test[index]
+        _, *pixel = test.dataset[index].spacing
         first = next(iter(conversations.values()))[index][0].logits[0, 0] > 0
         place = int((first ^ (case.mask[0] > 0.5)).sum((1, 2)).argmax())
         for method, conversation in conversations.items():
@@ -140,9 +141,9 @@ def pictures(conversations: dict[str, list[tuple[Answer, ...]]], test: FittedVol
                 prediction = conversation[index][clicks].logits[0, :, place] > 0
                 target = case.mask[:, place] > 0.5
                 name = f"{case.name.split('/')[-1]}: {method}"
-                metrics = segmentation_metrics(prediction, target)
+                metrics = segmentation_metrics(prediction, target, spacing=pixel)
                 rank = "box" if clicks == 0 else f"{clicks} click{'s' if clicks > 1 else ''}"
-                row.append(SlicePanel(name, rank, case.image[:, place], prediction, target, metrics, (1.0, 1.0)))
+                row.append(SlicePanel(name, rank, case.image[:, place], prediction, target, metrics, tuple(pixel)))
             rows.append(row)
     volume_figure(rows, path, dots_per_inch=110)
 

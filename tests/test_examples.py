@@ -74,6 +74,14 @@ def test_sam_without_a_prompt_runs_small_and_composes(tmp_path: Path) -> None:
         assert (folder / name).stat().st_size > 10_000
 
 
+@pytest.mark.slow
+def test_clicks_end_with_a_table_and_pictures(tmp_path: Path) -> None:
+    printed = run("clicks.py", "--small", "--epochs", "1", "--volumes", "1", "1", "1", "--out", str(tmp_path))
+    assert "| with the correction |" in printed
+    for name in ("clicks.png", "slices.png", "clicks.md"):
+        assert next(tmp_path.rglob(name)).stat().st_size > 100
+
+
 SCRIPTS = [path.name for path in sorted(EXAMPLES.glob("*.py")) if "__main__" in path.read_text()]
 
 
