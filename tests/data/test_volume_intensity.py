@@ -76,6 +76,21 @@ def test_more_voxels_than_torch_quantile_takes() -> None:
     assert found.flatten()[27_000_000].item() == pytest.approx((27e6 - 18.009e6) / (35.991e6 - 18.009e6), abs=1e-3)
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 1000, 2001, 4003])
+def test_all_percentiles_are_found_in_one_pass(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU no rank is searched for alone; the numbers are those of NumPy."""
+    values = torch.randn(count, generator=torch.Generator().manual_seed(count)) + 100
+    image = torch.cat([values, torch.zeros(2 * count)]).reshape(1, 1, 3, count)
+    low, high = np.percentile(values.double().numpy(), [0.05, 99.95])
+    searched = []
+    monkeypatch.setattr(torch.Tensor, "kthvalue", lambda *_: searched.append(1))
+    found = normalise_foreground(image)
+    assert not searched
+    seen = (image.clamp(low, high) - low) / (high - low) if high > low else (image >= low).float()
+    assert torch.allclose(found, seen.clamp(min=0), atol=1e-5)
+    assert torch.equal(image[0, 0].flatten()[:count], values), "the image is not reordered"
+
+
 # Crops
 
 

@@ -82,7 +82,70 @@ def test_patches_that_do_not_fit_get_a_sentence() -> None:
         patch_start(block(), (2, 2, 2), seeded(0), positive=1.5)
 
 
+@given(
+    seed=st.integers(0, 10_000),
+    shape=st.tuples(st.integers(1, 5), st.integers(1, 6), st.integers(1, 7)),
+    share=st.sampled_from([0.02, 0.5, 0.98, 1.0]),
+    positive=st.sampled_from([0.0, 0.75, 1.0]),
+)
+@settings(deadline=None, max_examples=40)
+def test_the_voxel_is_that_of_a_list_of_all(
+    seed: int, shape: tuple[int, int, int], share: float, positive: float
+) -> None:
+    """The same draws as by listing every voxel of the kind, with no such list, and for masks in any order of memory."""
+    there = torch.rand(shape, generator=seeded(seed)) < share
+    draws = seeded(seed + 1)
+    wanted = float(torch.rand((), generator=draws)) < positive
+    wanted = bool(there.any()) if wanted else bool(there.all())
+    place = None
+    for _ in range(0 if wanted else 64):
+        tried = int(torch.randint(there.numel(), (), generator=draws))
+        if not there.reshape(-1)[tried]:
+            place = tried
+            break
+    if place is None:
+        places = (there == wanted).reshape(-1).nonzero()[:, 0]
+        place = int(places[int(torch.randint(len(places), (), generator=draws))])
+    expected = tuple(int(one) for one in np.unravel_index(place, shape))
+    mask = there.float()[None]
+    turned = there.permute(2, 1, 0).contiguous().permute(2, 1, 0).float()[None]
+    for one in (mask, turned):
+        assert patch_start(one, (1, 1, 1), seeded(seed + 1), positive=positive) == expected
+
+
+def test_masks_as_nifti_files_store_them_are_taken() -> None:
+    mask = block().permute(0, 3, 2, 1).contiguous().permute(0, 3, 2, 1)
+    assert not mask.is_contiguous()
+    for seed in range(20):
+        assert patch_start(mask, (2, 3, 4), seeded(seed)) == patch_start(block(), (2, 3, 4), seeded(seed))
+
+
+def test_no_list_of_all_voxels_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = []
+    nonzero = torch.Tensor.nonzero
+
+    def watched(self: torch.Tensor) -> torch.Tensor:
+        found = nonzero(self)
+        listed.append(len(found))
+        return found
+
+    monkeypatch.setattr(torch.Tensor, "nonzero", watched)
+    mask = torch.ones(1, 20, 30, 40)
+    mask[0, 7, 8, 9] = 0.0
+    assert patch_start(mask, (1, 1, 1), seeded(0), positive=0.0) == (7, 8, 9)
+    patch_start(mask, (1, 1, 1), seeded(0), positive=1.0)
+    assert listed
+    assert max(listed) <= 40, "a row at a time"
+
+
 # Sizes
+
+
+def test_what_lacks_nothing_is_not_copied() -> None:
+    mask = block()
+    assert pad_volume(mask, (10, 16, 20)) is mask
+    assert pad_volume(mask, (1, 1, 1)) is mask
+    assert pad_volume(mask, (11, 1, 1)) is not mask
 
 
 def test_padding_is_around_and_resizing_keeps_labels() -> None:
@@ -131,6 +194,27 @@ def test_views_have_their_size_and_image_and_mask_stay_together(
     whole, small = VolumeView(size, whole=1.0)(image, mask, seeded(seed))
     assert whole.shape == small.shape == (1, *size)
     assert bool(small.any()) or not mask.any() or not torch.equal(whole, resize_volume(image, size))
+
+
+@pytest.mark.parametrize("shape", [(20, 24, 28), (3, 24, 28), (20, 24, 2), (4, 8, 8)])
+def test_a_patch_is_that_of_the_padded_volume_and_keeps_its_own_memory(shape: tuple[int, int, int]) -> None:
+    mask = (torch.rand(1, *shape, generator=seeded(0)) > 0.9).float()
+    image, size = torch.rand(1, *shape, generator=seeded(1)), (4, 8, 8)
+    padded = [torch.nn.functional.pad(one, paddings(shape, size)) for one in (image, mask)]
+    for seed in range(12):
+        draws = seeded(seed)
+        torch.rand((), generator=draws)
+        z, y, x = patch_start(padded[1], size, draws)
+        found = VolumeView(size, whole=0.0)(image, mask, seeded(seed))
+        for one, whole, source in zip(found, padded, (image, mask), strict=True):
+            assert torch.equal(one, whole[:, z : z + 4, y : y + 8, x : x + 8])
+            assert one.untyped_storage().nbytes() == 4 * 8 * 8 * 4
+            assert one.untyped_storage().data_ptr() != source.untyped_storage().data_ptr()
+
+
+def paddings(shape: tuple[int, int, int], size: tuple[int, int, int]) -> list[int]:
+    missing = [max(wanted - side, 0) for side, wanted in zip(shape[::-1], size[::-1], strict=True)]
+    return [part for one in missing for part in (one // 2, one - one // 2)]
 
 
 def test_one_view_of_four_is_the_whole() -> None:

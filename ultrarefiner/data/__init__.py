@@ -9,6 +9,7 @@ from ultrarefiner.data.boxes_of import BoxesOf
 from ultrarefiner.data.breast_ultrasound import BUS, BUSBRA, BUSUC, BUSUCLM, UDIAT
 from ultrarefiner.data.busi import BUSI
 from ultrarefiner.data.cached_embeddings import CachedEmbeddings
+from ultrarefiner.data.canonical_volume import CanonicalVolume, open_volume
 from ultrarefiner.data.cases import Case, CaseDataset, CaseFiles, Cases, join
 from ultrarefiner.data.challenge_npz import (
     ChallengeBox,
@@ -33,11 +34,16 @@ from ultrarefiner.data.phantoms import Phantoms
 from ultrarefiner.data.polyps import Polyps
 from ultrarefiner.data.predictions import CoarsePredictions, PredictedCases
 from ultrarefiner.data.simulated import Mixed, SimulatedFailures
+from ultrarefiner.data.sparse_labels import SparseLabels
+from ultrarefiner.data.sparse_views import SparseViews, SparseWholes, sparse_patch_box, sparse_view
+from ultrarefiner.data.sparse_volumes import SparseVolume, SparseVolumes
 from ultrarefiner.data.stored_failures import StoredFailures
+from ultrarefiner.data.stored_frame import StoredFrame, closest_canonical
 from ultrarefiner.data.volume_augmentation import VolumeAugmentation
 from ultrarefiner.data.volume_cases import LabelledVolume, LabelledVolumes, OrganCases, VolumeCase, load_volume
 from ultrarefiner.data.volume_intensity import VolumeCrop, foreground_crop, normalise_foreground
 from ultrarefiner.data.volume_patches import VolumeView, pad_volume, patch_start, resize_mask, resize_volume
+from ultrarefiner.data.volume_preparation import nifti_pairs, prepare_volumes
 from ultrarefiner.data.volumes import Volume, VolumeFiles, VolumeSlices
 
 __all__ = [
@@ -52,6 +58,7 @@ __all__ = [
     "BoxTable",
     "BoxesOf",
     "CachedEmbeddings",
+    "CanonicalVolume",
     "Case",
     "CaseDataset",
     "CaseFiles",
@@ -83,7 +90,13 @@ __all__ = [
     "PredictedCases",
     "SeededSampler",
     "SimulatedFailures",
+    "SparseLabels",
+    "SparseViews",
+    "SparseVolume",
+    "SparseVolumes",
+    "SparseWholes",
     "StoredFailures",
+    "StoredFrame",
     "StretchToSquare",
     "Volume",
     "VolumeAugmentation",
@@ -93,15 +106,19 @@ __all__ = [
     "VolumeFiles",
     "VolumeSlices",
     "VolumeView",
+    "closest_canonical",
     "collate",
     "collate_volumes",
     "foreground_crop",
     "group_folds",
     "join",
     "load_volume",
+    "nifti_pairs",
     "normalise_foreground",
+    "open_volume",
     "pad_volume",
     "patch_start",
+    "prepare_volumes",
     "read_image",
     "read_interactive_case",
     "read_labels",
@@ -110,6 +127,8 @@ __all__ = [
     "read_rgb",
     "resize_mask",
     "resize_volume",
+    "sparse_patch_box",
+    "sparse_view",
     "write_challenge_result",
     "write_failures",
     "write_interactive_case",

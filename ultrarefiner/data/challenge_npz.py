@@ -64,12 +64,14 @@ class InteractiveCase:
 
     Attributes:
         image: one channel, in the file's own numbers (mostly 0 to 255).
-        spacing: size of a voxel along the three axes, in mm, in the order of the array's axes, which is how the
-            challenge's evaluation reads it.
+        spacing: size of a voxel along the three axes, in mm, as the file has it, taken in the order of the array's
+            axes, which is how the challenge's evaluation reads it. Some files hold SimpleITK's order instead, (x, y, z)
+            beside an array (z, y, x), as scripts of MedSAM's kind write them; nothing in a file tells which it is.
         labels: the truth, 0 for background; None in test files.
-        boxes: one an object; None where the file has none (vessels, for example, have no useful box).
+        boxes: one an object; None where the file has none or an empty list (vessels, for example, have no useful box).
         clicks: one `Clicks` an object, of a batch of one, in the order in which they were made if the file tells it,
-            else those in the object first; None before the first click.
+            else those in the object first; None before the first click. The evaluation notes None in the order where
+            an object was perfect and got no click; that is no click.
         previous: the previous answer, numbers like those of the result; None where there is none.
     """
 
@@ -104,7 +106,8 @@ def read_interactive_case(path: str | os.PathLike[str]) -> InteractiveCase:
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is truncated or damaged, lacks ``imgs`` or ``spacing``, holds values of another shape or
-            kind, NaN, a box or a click outside the volume, or a pickle of anything but plain values.
+            kind, NaN, a box or a click outside the volume, an order of clicks that does not fit the clicks, or a
+            pickle of anything but plain values.
 
     Example:
         >>> import tempfile
@@ -130,8 +133,8 @@ def read_interactive_case(path: str | os.PathLike[str]) -> InteractiveCase:
             raise ValueError(message)
     image = _image(path, found["imgs"])
     size = tuple(image.shape[1:])
-    clicks = _clicks(path, found["clicks"], found.get("clicks_order"), size) if "clicks" in found else None
-    boxes = _boxes(path, found["boxes"], size) if "boxes" in found else None
+    clicks = _clicks(path, found.get("clicks"), found.get("clicks_order"), size)
+    boxes = _boxes(path, found.get("boxes"), size)
     if boxes is not None and clicks is not None and len(boxes) != len(clicks):
         message = f"{path} has {len(boxes)} boxes and clicks for {len(clicks)} objects; export it again."
         raise ValueError(message)
@@ -241,7 +244,9 @@ def _labels(path: Path, name: str, values: Any, size: tuple[int, ...]) -> Int[Te
     return torch.from_numpy(values.astype(np.int64))
 
 
-def _boxes(path: Path, values: Any, size: tuple[int, ...]) -> tuple[ChallengeBox, ...]:
+def _boxes(path: Path, values: Any, size: tuple[int, ...]) -> tuple[ChallengeBox, ...] | None:
+    if _nothing(values):
+        return None
     entries = values if isinstance(values, list) else [values] if isinstance(values, dict) else None
     if entries is None or not all(isinstance(entry, dict) and set(_BOX) <= set(entry) for entry in entries):
         message = f"boxes of {path} must be one dictionary an object with {', '.join(_BOX)}, got {_described(values)}."
@@ -261,7 +266,9 @@ def _boxes(path: Path, values: Any, size: tuple[int, ...]) -> tuple[ChallengeBox
     return tuple(boxes)
 
 
-def _clicks(path: Path, values: Any, order: Any, size: tuple[int, ...]) -> tuple[Clicks, ...]:
+def _clicks(path: Path, values: Any, order: Any, size: tuple[int, ...]) -> tuple[Clicks, ...] | None:
+    if _nothing(values):
+        return None
     entries = values if isinstance(values, list) else [values] if isinstance(values, dict) else None
     if entries is None or not all(
         isinstance(entry, dict) and all(isinstance(entry.get(kind), list) for kind in ("fg", "bg")) for entry in entries
@@ -271,7 +278,15 @@ def _clicks(path: Path, values: Any, order: Any, size: tuple[int, ...]) -> tuple
         )
         raise ValueError(message)
     orders = order.tolist() if isinstance(order, np.ndarray) else order
-    told = orders if isinstance(orders, list) and len(orders) == len(entries) else [None] * len(entries)
+    if isinstance(values, dict) and isinstance(orders, list) and not any(isinstance(kinds, list) for kinds in orders):
+        orders = [orders]  # of the only object
+    told = [None] * len(entries) if orders is None else orders
+    if not isinstance(told, list) or len(told) != len(entries):
+        message = (
+            f"clicks_order of {path} must be one list an object, {len(entries)} of them, got {_described(orders)}; "
+            "export it again, or leave clicks_order out."
+        )
+        raise ValueError(message)
     return tuple(_clicks_of(path, entry, kinds, size) for entry, kinds in zip(entries, told, strict=True))
 
 
@@ -284,13 +299,32 @@ def _clicks_of(path: Path, entry: dict[str, list[Any]], order: Any, size: tuple[
         if not inside:
             message = f"clicks of {path} must be (z, y, x) inside the volume {size}, got {position}; count from 0."
             raise ValueError(message)
-    plain = ["fg"] * len(entry["fg"]) + ["bg"] * len(entry["bg"])
-    kinds = order if isinstance(order, list) and sorted(map(str, order)) == sorted(plain) else plain
+    kinds = _kinds(path, entry, order)
     if not kinds:
         return Clicks.none(1, 3)
     left = {kind: iter(entry[kind]) for kind in ("fg", "bg")}
     positions = [[int(index) for index in next(left[kind])] for kind in kinds]
     return Clicks.at(positions, positive=[kind == "fg" for kind in kinds])
+
+
+def _kinds(path: Path, entry: dict[str, list[Any]], order: Any) -> list[str]:
+    """Of each click whether it is "fg" or "bg", as they were made; those in the object first where nobody said."""
+    plain = ["fg"] * len(entry["fg"]) + ["bg"] * len(entry["bg"])
+    if order is None:
+        return plain
+    kinds = [kind for kind in order if kind is not None] if isinstance(order, list) else []
+    if not isinstance(order, list) or sorted(map(str, kinds)) != sorted(plain):
+        message = (
+            f"clicks_order of {path} must name each click of an object once, {plain.count('fg')} fg and "
+            f"{plain.count('bg')} bg, got {_described(order)}; export it again, or leave clicks_order out."
+        )
+        raise ValueError(message)
+    return kinds
+
+
+def _nothing(values: Any) -> bool:
+    """Whether a file says None or has an empty list; an array of numbers without any is how NumPy stores that."""
+    return values is None or (values.shape[:1] == (0,) if isinstance(values, np.ndarray) else values == [])
 
 
 def _index(value: object) -> int | None:

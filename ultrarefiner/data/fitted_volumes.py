@@ -20,6 +20,9 @@ from ultrarefiner.data.volume_patches import Size3D, resize_mask, resize_volume
 class FittedVolume:
     """A volume with one object, ready for a network.
 
+    It has no spacing: after a fit, distances in it count voxels of the fitted grid, not millimetres. Where a volume was
+    resampled by another factor along each axis, or its slices are thick, one voxel is not the same length along each.
+
     Attributes:
         name: the case's name.
         image: in [0, 1].
@@ -33,6 +36,9 @@ class FittedVolume:
 
 class VolumeBatch(NamedTuple):
     """Fitted volumes, stacked; what recipes for volumes get in place of a `Batch`.
+
+    Distances in it, such as those of `BoundaryLoss`, count voxels of the fitted grid, along each axis alike, not
+    millimetres: a batch knows no spacing.
 
     Attributes:
         images: in [0, 1].
@@ -60,6 +66,15 @@ class VolumeCases(Protocol):
     def __getitem__(self, index: int) -> VolumeCase: ...
 
 
+@runtime_checkable
+class _SharedVolumes(VolumeCases, Protocol):
+    """Cases of which some share their image, as those of `OrganCases` do."""
+
+    @property
+    def volume_numbers(self) -> tuple[int, ...]:
+        """The number of every case's volume: where it is the same, so is the image."""
+
+
 @dataclass(frozen=True)
 class FitVolume:
     """`normalise_foreground`, then resample to a size: grey values trilinear, masks by their nearest voxel.
@@ -78,20 +93,35 @@ class FitVolume:
 
     def __call__(self, case: VolumeCase) -> FittedVolume:
         """Fit one case."""
-        image, mask = normalise_foreground(case.image), case.mask
-        if self.size is not None and tuple(image.shape[1:]) != tuple(self.size):
-            image, mask = resize_volume(image, self.size), resize_mask(mask, self.size)
-        return FittedVolume(case.name, image, mask)
+        return FittedVolume(case.name, self.fit_image(case.image), self.fit_mask(case.mask))
+
+    def fit_image(self, image: Float[Tensor, "1 d h w"]) -> Float[Tensor, "1 _ _ _"]:
+        """Fit an image alone, for all the objects in it."""
+        image = normalise_foreground(image)
+        if self.size is None or tuple(image.shape[1:]) == tuple(self.size):
+            return image
+        return resize_volume(image, self.size)
+
+    def fit_mask(self, mask: Float[Tensor, "1 d h w"]) -> Float[Tensor, "1 _ _ _"]:
+        """Fit a mask alone."""
+        if self.size is None or tuple(mask.shape[1:]) == tuple(self.size):
+            return mask
+        return resize_mask(mask, self.size)
 
 
 class FittedVolumes(Dataset[FittedVolume]):
     """The volumes of a data set, fitted; `ultrarefiner.training.train` takes it.
 
+    Cases that share their image, as the organs of one volume in `OrganCases` do, share the fitted one too: it is
+    normalised once, and kept once. Do not change a tensor of a case in place.
+
     Args:
         dataset: the cases.
         size: (slices, rows, columns) of all; None leaves each volume its own, and then a batch needs volumes of one
             size, or holds one volume.
-        keep_in_memory: keep what was read once: 5 bytes a voxel and case.
+        keep_in_memory: keep what was read once: 4 bytes a voxel and volume for the image, and 1 for the mask of each
+            of its cases, of all of them as soon as one is read. Each volume is then made once, in whatever order cases
+            are asked for. If False, only the last image is kept. Each worker of a loader has its own.
 
     Attributes:
         names: the cases' names, in order.
@@ -108,7 +138,10 @@ class FittedVolumes(Dataset[FittedVolume]):
         self.dataset = dataset
         self.fit = FitVolume(size)
         self.names = dataset.names
-        self._kept: dict[int, tuple[Tensor, Tensor]] | None = {} if keep_in_memory else None
+        self.keep_in_memory = keep_in_memory
+        self._volumes = dataset.volume_numbers if isinstance(dataset, _SharedVolumes) else tuple(range(len(dataset)))
+        self._images: dict[int, Tensor] = {}
+        self._masks: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -117,14 +150,33 @@ class FittedVolumes(Dataset[FittedVolume]):
         if not 0 <= index < len(self):
             message = f"index must be in 0 to {len(self) - 1}, got {index}; the data set has {len(self)} cases."
             raise IndexError(message)
-        if self._kept is None:
-            return self.fit(self.dataset[index])
-        if index not in self._kept:
-            with torch.inference_mode(False):  # what an evaluation reads first may be trained on later
-                fitted = self.fit(self.dataset[index])
-                self._kept[index] = fitted.image, fitted.mask.bool()
-        image, mask = self._kept[index]
-        return FittedVolume(self.names[index], image, mask.to(image.dtype))
+        with torch.inference_mode(False):  # what an evaluation reads first may be trained on later
+            if not self.keep_in_memory:
+                case = self.dataset[index]
+                return FittedVolume(case.name, self._image(index, case), self.fit.fit_mask(case.mask))
+            if index not in self._masks:
+                self._keep(index)
+        image = self._images[self._volumes[index]]
+        return FittedVolume(self.names[index], image, self._masks[index].to(image.dtype))
+
+    def _keep(self, index: int) -> None:
+        """Keep a case and those that share its volume, while the volume is at hand."""
+        number = self._volumes[index]
+        for other in (index, *(place for place, one in enumerate(self._volumes) if one == number and place != index)):
+            case = self.dataset[other]
+            self._image(other, case)
+            self._masks[other] = self.fit.fit_mask(case.mask).bool()
+
+    def _image(self, index: int, case: VolumeCase) -> Float[Tensor, "1 d h w"]:
+        """The fitted image of a case's volume."""
+        number = self._volumes[index]
+        image = self._images.get(number)
+        if image is None:
+            image = self.fit.fit_image(case.image)
+            if not self.keep_in_memory:
+                self._images.clear()
+            self._images[number] = image
+        return image
 
     def collate(self, cases: Sequence[FittedVolume]) -> VolumeBatch:
         """`collate_volumes`: how the loop stacks this data set's cases."""

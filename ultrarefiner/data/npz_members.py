@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ultrarefiner.data.plain_pickle import LARGEST, load_plain
+from ultrarefiner.data.plain_pickle import LARGEST, has_letters, load_plain
 
 _LARGEST = 2**33  # bytes of one array: 8 GiB
 
@@ -61,7 +61,7 @@ def read_members(path: Path, names: Sequence[str]) -> dict[str, Any]:
     ) as error:
         message = (
             f"{path} ({path.stat().st_size:,} bytes) cannot be read: {error}. If it is truncated or damaged, copy it "
-            "again; nothing in it was executed."
+            "again."
         )
         raise ValueError(message) from error
 
@@ -91,5 +91,8 @@ def _member(archive: zipfile.ZipFile, name: str) -> Any:
             message = f"{name} announces {shape} of {kind}, {needed:,} bytes, but {size - file.tell():,} are there"
             raise ValueError(message)
         content = file.read()  # its checksum is verified at the end
+        if kind.kind == "U" and not has_letters(content, kind.byteorder):
+            message = f"{name} holds strings of letters that do not exist"
+            raise ValueError(message)
     array = np.frombuffer(content, dtype=kind)
     return array.reshape(shape[::-1]).transpose() if fortran else array.reshape(shape)

@@ -6,6 +6,7 @@ import io
 import math
 import pickle
 import pickletools
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,8 @@ LARGEST = 2**22  # bytes: boxes and clicks of a case take some thousand
 _MOST = 2**16  # values, each time that one is named
 _DEEPEST = 12
 _NUMBERS = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
+_STRINGS = re.compile(r"U[1-9]\d{0,4}", re.ASCII)
+_LAST_LETTER = 0x10FFFF
 _OBJECTS = ("O", "O4", "O8")
 
 # Where NumPy 1 and 2 keep what their pickles name.
@@ -54,17 +57,33 @@ def load_plain(content: bytes) -> Any:
         _check_places(content)
         return _Finish().plain(_PlainUnpickler(io.BytesIO(content)).load())
     except pickle.UnpicklingError as error:
-        raise ValueError(str(error)) from error
-    except Exception as error:  # a damaged pickle fails in any way
-        message = f"its pickled values are damaged ({type(error).__name__}: {error})"
+        message = f"{error}; nothing in it was executed"
         raise ValueError(message) from error
+    except Exception as error:  # a damaged pickle fails in any way
+        message = f"its pickled values are damaged ({type(error).__name__}: {error}); nothing in it was executed"
+        raise ValueError(message) from error
+
+
+def has_letters(data: bytes | bytearray, order: str) -> bool:
+    """Whether NumPy's strings in bytes are of letters that exist; of others Python would make a broken string.
+
+    Args:
+        data: four bytes a letter.
+        order: of the bytes, such as "<".
+
+    Example:
+        >>> has_letters("fg".encode("utf-32-le"), "<"), has_letters(b"aaaa", "<")
+        (True, False)
+    """
+    codes = np.frombuffer(bytes(data), dtype=np.dtype(order + "u4"))
+    return not bool(((codes > _LAST_LETTER) | ((codes >= 0xD800) & (codes < 0xE000))).any())
 
 
 def _check_places(content: bytes) -> None:
     """Refuse numbers of places so high that the unpickler would ask for gigabytes."""
     for opcode, argument, _ in pickletools.genops(content):
         if "PUT" in opcode.name and not 0 <= int(str(argument)) <= len(content):
-            message = f"it keeps a value at place {argument} of {len(content)} bytes; nothing in it was executed"
+            message = f"it keeps a value at place {argument} of {len(content)} bytes"
             raise pickle.UnpicklingError(message)
 
 
@@ -73,8 +92,7 @@ class _PlainUnpickler(pickle.Unpickler):
         found = _STAND_INS.get(name) if module in _NUMPY_MODULES else None
         if found is None:
             message = (
-                f"it names {module}.{name}, but only plain numbers, strings, lists, dictionaries and arrays are read; "
-                "nothing in it was executed"
+                f"it names {module}.{name}, but only plain numbers, strings, lists, dictionaries and arrays are read"
             )
             raise pickle.UnpicklingError(message)
         return found
@@ -92,12 +110,12 @@ class _Call:
         return self._build(*arguments)
 
     def __setstate__(self, state: object) -> None:
-        message = "it changes what it calls; nothing in it was executed"
+        message = "it changes what it calls"
         raise pickle.UnpicklingError(message)
 
 
 class _Type:
-    """Stands for numpy.dtype: one number type and its byte order."""
+    """Stands for numpy.dtype: one type of numbers or strings, and its byte order."""
 
     __slots__ = ("code", "order")
 
@@ -116,10 +134,14 @@ class _Type:
         """Whether the values are any Python objects."""
         return self.code in _OBJECTS
 
-    def numbers(self, data: object) -> Any:
-        """The numbers in bytes."""
-        if self.code not in _NUMBERS or not isinstance(data, bytes | bytearray):
-            message = f"it holds values of the type {self.code}, only plain numbers are read"
+    def values(self, data: object) -> Any:
+        """The numbers or strings in bytes."""
+        known = self.code in _NUMBERS or _STRINGS.fullmatch(self.code) is not None
+        if not known or not isinstance(data, bytes | bytearray):
+            message = f"it holds values of the type {self.code:.80}, only plain numbers and strings are read"
+            raise pickle.UnpicklingError(message)
+        if self.code.startswith("U") and not has_letters(data, self.order):
+            message = "it holds strings of letters that do not exist"
             raise pickle.UnpicklingError(message)
         return np.frombuffer(bytes(data), dtype=np.dtype(self.order + self.code))
 
@@ -135,15 +157,20 @@ class _Array:
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, kind, fortran, data = state
-        self.fill(shape, kind, data, "F" if fortran else "C")
+        self.fill(shape, kind, data, tuple(reversed(range(len(shape)))) if fortran else None)
 
-    def fill(self, shape: tuple[int, ...], kind: _Type, data: object, order: str) -> None:
-        values = data if kind.of_objects else kind.numbers(data).tolist()
+    def fill(self, shape: tuple[int, ...], kind: _Type, data: object, axes: tuple[int, ...] | None) -> None:
+        """Take the values; ``axes`` are the array's own, from the slowest in the bytes on, None for 0, 1, 2, ..."""
         sides = tuple(shape)
+        values = data if kind.of_objects else kind.values(data)
         fits = all(isinstance(side, int) and 0 <= side <= _MOST for side in sides)
-        if not isinstance(values, list) or not fits or len(values) != math.prod(sides) or (order == "F" and sides[1:]):
-            message = f"it holds an array whose values do not fill its shape {sides} row by row"
+        if not isinstance(values, list | np.ndarray) or not fits or len(values) != math.prod(sides):
+            message = f"it holds an array whose values do not fill its shape {sides}"
             raise pickle.UnpicklingError(message)
+        if isinstance(values, np.ndarray):  # lists of objects are row by row, whatever the array's order
+            if axes is not None:
+                values = values.reshape([sides[axis] for axis in axes]).transpose(np.argsort(axes))
+            values = values.ravel().tolist()
         self.values, self.shape = values, sides
 
 
@@ -179,13 +206,20 @@ def _nested(values: list[Any], shape: tuple[int, ...]) -> Any:
 
 
 def _scalar(kind: _Type, data: object) -> Any:
-    (value,) = kind.numbers(data).tolist()
+    (value,) = kind.values(data).tolist()
     return value
 
 
-def _from_buffer(data: object, kind: _Type, shape: tuple[int, ...], order: str) -> _Array:
+def _from_buffer(
+    data: object, kind: _Type, shape: tuple[int, ...], order: str, places: tuple[int, ...] | None = None
+) -> _Array:
+    """Order "K": the shape is that of the bytes, and ``places`` tells where each axis of the array is in it."""
     array = _Array()
-    array.fill(shape, kind, data, order)
+    if order == "K" and places is not None:
+        axes = tuple(int(axis) for axis in np.argsort(places))
+        array.fill(tuple(shape[place] for place in places), kind, data, axes)
+    else:
+        array.fill(shape, kind, data, tuple(reversed(range(len(shape)))) if order == "F" else None)
     return array
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +57,7 @@ def normalise_foreground(image: Float[Tensor, "1 d h w"]) -> Float[Tensor, "1 d 
     # The mean of equal numbers may be rounded to less than they are.
     if bool(image.amin() == image.amax()) or foreground.numel() == 0:
         return torch.zeros_like(image)
-    low, high = (_quantile(foreground, share) for share in (_LOW, _HIGH))
+    low, high = _quantiles(foreground, (_LOW, _HIGH))
     seen = image.clamp(low, high)
     lowest, highest = seen.amin(), seen.amax()
     if not bool(highest > lowest):
@@ -188,12 +189,17 @@ def foreground_crop(image: Float[Tensor, "1 d h w"], *, threshold: float = 0.0, 
     return VolumeCrop((z0, y0, x0), (z1, y1, x1), (depth, height, width))
 
 
-def _quantile(values: Tensor, share: float) -> float:
-    """Linear between ranks; torch.quantile refuses more than 16 million values."""
-    place = share * (len(values) - 1)
-    below = math.floor(place)
-    low = float(values.kthvalue(below + 1).values)
-    if place == below:
-        return low
-    high = float(values.kthvalue(below + 2).values)
-    return low + (place - below) * (high - low)
+def _quantiles(values: Tensor, shares: Sequence[float]) -> list[float]:
+    """Linear between ranks; torch.quantile refuses more than 16 million values. On a CPU it reorders the values."""
+    places = [share * (len(values) - 1) for share in shares]
+    ranks = sorted({rank for place in places for rank in (math.floor(place), math.ceil(place))})
+    if values.device.type == "cpu":
+        numbers = values.detach().numpy()
+        numbers.partition(ranks)  # all at once, several times faster than torch.kthvalue for each
+        found = {rank: float(numbers[rank]) for rank in ranks}
+    else:
+        found = {rank: float(values.kthvalue(rank + 1).values) for rank in ranks}
+    lows, highs = ([found[to_rank(place)] for place in places] for to_rank in (math.floor, math.ceil))
+    return [
+        low + (place - math.floor(place)) * (high - low) for low, high, place in zip(lows, highs, places, strict=True)
+    ]

@@ -10,9 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from ultrarefiner.ops.resample import resize_linear
+
 Size3D = tuple[int, int, int]
 
-_TRIES = 64  # for a background voxel; where nearly all is object, all background voxels are listed
+_TRIES = 64  # for a background voxel; where nearly all is object, background voxels are counted
 
 
 def patch_start(
@@ -50,7 +52,7 @@ def patch_start(
         )
         raise ValueError(message)
     wants_object = float(torch.rand((), generator=generator)) < positive
-    centre = _voxel_of((mask > 0)[0], wants_object, generator)
+    centre = _voxel_of(mask[0], wants_object, generator)
     z, y, x = (
         min(max(middle - side // 2, 0), whole - side) for middle, side, whole in zip(centre, size, volume, strict=True)
     )
@@ -65,6 +67,9 @@ def pad_volume(volume: Float[Tensor, "*c d h w"], size: Size3D, *, fill: float =
         size: (slices, rows, columns) that the result has at least.
         fill: the value of the new voxels.
 
+    Returns:
+        The padded volume; the volume itself, not a copy, where nothing is missing.
+
     Example:
         >>> pad_volume(torch.ones(1, 4, 9, 3), (4, 8, 6)).shape
         torch.Size([1, 4, 9, 6])
@@ -73,17 +78,22 @@ def pad_volume(volume: Float[Tensor, "*c d h w"], size: Size3D, *, fill: float =
     for side, wanted in zip(reversed(volume.shape[-3:]), reversed(size), strict=True):
         missing = max(wanted - side, 0)
         padding += [missing // 2, missing - missing // 2]
+    if not any(padding):
+        return volume
     return functional.pad(volume, padding, value=fill)
 
 
 def resize_volume(volume: Float[Tensor, "1 d h w"], size: Size3D) -> Float[Tensor, "1 _ _ _"]:
-    """Resample a volume's grey values to a size, trilinear, edges on edges (``align_corners=False``).
+    """Resample a volume's grey values to a size, linearly, edges on edges; where it shrinks, antialiased.
+
+    It is what `VolumeSegmenter` does to a volume before it looks at it as a whole (`ops.resample.resize_linear`). The
+    published SegVol takes the nearest voxel instead, so that of a thin object it sees what happens to be hit.
 
     Example:
         >>> resize_volume(torch.ones(1, 4, 8, 8), (2, 4, 4)).mean().item()
         1.0
     """
-    return functional.interpolate(volume[None], size=size, mode="trilinear", align_corners=False)[0]
+    return resize_linear(volume, size)
 
 
 def resize_mask(mask: Float[Tensor, "1 d h w"], size: Size3D) -> Float[Tensor, "1 _ _ _"]:
@@ -147,6 +157,9 @@ class VolumeView:
             mask: its object.
             generator: for the draws.
 
+        Returns:
+            Image and mask, each with memory of its own: a patch does not keep its volume alive.
+
         Raises:
             ValueError: image and mask differ in shape.
         """
@@ -157,32 +170,43 @@ class VolumeView:
             small = resize_mask(mask, self.size)
             if bool(small.any()) or not bool(mask.any()):
                 return resize_volume(image, self.size), small
-        image, mask = pad_volume(image, self.size), pad_volume(mask, self.size)
-        start = patch_start(mask, self.size, generator, positive=self.positive)
+        start = patch_start(pad_volume(mask, self.size), self.size, generator, positive=self.positive)
+        # Where the volume is smaller than the patch, start is 0 and the whole side is in.
         inside: tuple[Any, ...] = (
             ...,
             *(slice(first, first + side) for first, side in zip(start, self.size, strict=True)),
         )
-        return image[inside], mask[inside]
+        seen, object_ = (
+            pad_volume(one[inside].clone(memory_format=torch.contiguous_format), self.size) for one in (image, mask)
+        )
+        return seen, object_
 
 
-def _voxel_of(there: Tensor, wanted: bool, generator: torch.Generator) -> Size3D:
+def _voxel_of(mask: Float[Tensor, "d h w"], wanted: bool, generator: torch.Generator) -> Size3D:
     """Any voxel of a kind, or of the other kind if there is none."""
-    count = int(there.sum())
+    height, width = mask.shape[1:]
+    counts = torch.stack([(plane > 0).count_nonzero() for plane in mask])  # a plane stays in the processor's cache
+    count = int(counts.sum())
     if wanted and count == 0:
         wanted = False
-    elif not wanted and count == there.numel():
+    elif not wanted and count == mask.numel():
         wanted = True
     if not wanted:
-        for _ in range(_TRIES):  # a list of all background voxels takes eight bytes for each
-            place = int(torch.randint(there.numel(), (), generator=generator))
-            if not bool(there.view(-1)[place]):
-                return _indices(place, there.shape)
-    places = (there == wanted).reshape(-1).nonzero()[:, 0]
-    return _indices(int(places[int(torch.randint(len(places), (), generator=generator))]), there.shape)
+        for _ in range(_TRIES):
+            place = int(torch.randint(mask.numel(), (), generator=generator))
+            z, y, x = place // (height * width), place // width % height, place % width
+            if not bool(mask[z, y, x] > 0):
+                return z, y, x
+        counts, count = height * width - counts, mask.numel() - count
+    rank = int(torch.randint(count, (), generator=generator))
+    z, rank = _pile_of(counts, rank)
+    rows = (mask[z] > 0) == wanted
+    y, rank = _pile_of(rows.sum(1), rank)
+    return z, y, int(rows[y].nonzero()[rank, 0])
 
 
-def _indices(place: int, shape: torch.Size) -> Size3D:
-    z, rest = divmod(place, shape[1] * shape[2])
-    y, x = divmod(rest, shape[2])
-    return z, y, x
+def _pile_of(counts: Tensor, rank: int) -> tuple[int, int]:
+    """In which of some piles number ``rank`` of all that they hold lies, and which number it has in that pile."""
+    after = counts.cumsum(0)
+    pile = int((after <= rank).sum())
+    return pile, rank - int(after[pile] - counts[pile])

@@ -1,6 +1,8 @@
 """How good the masks are: metrics of each case, coarse against refined, tables and pictures."""
 
 from ultrarefiner.evaluation.bootstrap import Estimate, bootstrap_estimates, paired_p_value
+from ultrarefiner.evaluation.challenge_answers import answer_case, answer_challenge
+from ultrarefiner.evaluation.challenge_folder import ChallengeAnswer, ChallengeAnswers, answer_challenge_folder
 from ultrarefiner.evaluation.click_curves import area_under_clicks, click_figure, click_table
 from ultrarefiner.evaluation.comparison import (
     Comparison,
@@ -42,6 +44,7 @@ from ultrarefiner.evaluation.surface_dice import normalised_surface_dice
 from ultrarefiner.evaluation.tables import markdown_table, write_csv
 from ultrarefiner.evaluation.volume_figures import SlicePanel, volume_figure
 from ultrarefiner.evaluation.volume_metrics import VolumeMeans, VolumeMetrics, volume_means, volume_metrics
+from ultrarefiner.evaluation.volume_sessions import VolumeFileSession, open_session
 from ultrarefiner.evaluation.volume_tables import volumes_table, write_volumes_csv
 from ultrarefiner.evaluation.volumes import VolumeEvaluation, evaluate_volumes
 
@@ -49,6 +52,8 @@ __all__ = [
     "Attentive",
     "BestEpoch",
     "CaseMetrics",
+    "ChallengeAnswer",
+    "ChallengeAnswers",
     "Comparison",
     "Curves",
     "Estimate",
@@ -70,8 +75,12 @@ __all__ = [
     "Spread",
     "StructureMeasures",
     "VolumeEvaluation",
+    "VolumeFileSession",
     "VolumeMeans",
     "VolumeMetrics",
+    "answer_case",
+    "answer_challenge",
+    "answer_challenge_folder",
     "area_under_clicks",
     "attention_map",
     "attention_rollout",
@@ -97,6 +106,7 @@ __all__ = [
     "grad_cam",
     "markdown_table",
     "normalised_surface_dice",
+    "open_session",
     "paired_p_value",
     "panel_figure",
     "read_run_log",
