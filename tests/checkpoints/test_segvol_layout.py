@@ -32,7 +32,7 @@ def official(network: torch.nn.Module) -> dict[str, torch.Tensor]:
 @pytest.fixture
 def pair():
     torch.manual_seed(0)
-    return [build_segvol("tiny", volume_size=SIZE) for _ in range(2)]
+    return [build_segvol("tiny", volume_size=SIZE, pe_order="legacy") for _ in range(2)]
 
 
 def test_every_published_name_has_a_place() -> None:
@@ -126,3 +126,95 @@ def test_our_own_files(pair, tmp_path: Path) -> None:
     saved, loaded = pair
     torch.save(saved.state_dict(), tmp_path / "ours.pt")
     assert set(load_weights(loaded, tmp_path / "ours.pt").loaded) == set(saved.state_dict())
+
+
+@pytest.mark.parametrize("wrap", [lambda network: network, lambda network: torch.nn.Sequential(network)])
+def test_prompts_in_another_order_are_refused_unless_allowed(pair, tmp_path: Path, wrap) -> None:
+    aligned = build_segvol("tiny", volume_size=SIZE)
+    before = {name: tensor.clone() for name, tensor in aligned.state_dict().items()}
+    torch.save(official(pair[0]), tmp_path / "official.pth")
+    sentence = (
+        "network must have pe_order='legacy' for a file of layout 'segvol', .* but SegVol has 'aligned'; .* Build it "
+        "with pe_order='legacy', or pass allow_other_settings=True"
+    )
+    with pytest.raises(ValueError, match=sentence):
+        load_weights(wrap(aligned), tmp_path / "official.pth", layout="segvol")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in aligned.state_dict().items())
+    load_weights(wrap(aligned), tmp_path / "official.pth", layout="segvol", allow_other_settings=True)
+    assert all(torch.equal(tensor, pair[0].state_dict()[name]) for name, tensor in aligned.state_dict().items())
+    assert aligned.pe_order == "aligned"
+
+
+def encoder_only(network: torch.nn.Module, prefix: str = "") -> dict[str, torch.Tensor]:
+    return {f"{prefix}{name}": tensor for name, tensor in network.image_encoder.state_dict().items()}
+
+
+@pytest.mark.parametrize("order", ["legacy", "aligned"])
+@pytest.mark.parametrize(
+    ("save", "left_out"),
+    [
+        (lambda network: {"state_dict": encoder_only(network, "model.encoder."), "epoch": 2000}, 0),
+        (
+            lambda network: {
+                "state_dict": {
+                    **encoder_only(network, "model.encoder."),
+                    "model.decoder.0.weight": torch.rand(2, 2),
+                    "loss.weight": torch.rand(2),
+                    "model.encoder.blocks.1.norm_cross_attn.weight": torch.rand(96),
+                }
+            },
+            3,
+        ),
+        (encoder_only, 0),
+    ],
+)
+def test_the_pretrained_image_encoder_alone(pair, tmp_path: Path, order, save, left_out) -> None:
+    saved, network = pair[0], build_segvol("tiny", volume_size=SIZE, pe_order=order)
+    torch.save(save(saved), tmp_path / "ViT_pretrain.ckpt")
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    report = load_weights(network, tmp_path / "ViT_pretrain.ckpt", layout="segvol_vit")
+    assert set(report.loaded) == {name for name in before if name.startswith("image_encoder.")}
+    assert set(report.kept) == set(before) - set(report.loaded)
+    assert len(report.left_out) == left_out
+    for name, tensor in network.state_dict().items():
+        expected = saved.state_dict()[name] if name.startswith("image_encoder.") else before[name]
+        assert torch.equal(tensor, expected)
+
+
+def test_the_pretrained_image_encoder_into_an_image_encoder(pair, tmp_path: Path) -> None:
+    torch.save({"state_dict": encoder_only(pair[0], "model.encoder.")}, tmp_path / "ViT_pretrain.ckpt")
+    load_weights(pair[1].image_encoder, tmp_path / "ViT_pretrain.ckpt", layout="segvol_vit")
+    assert all(torch.equal(part, encoder_only(pair[1])[name]) for name, part in encoder_only(pair[0]).items())
+
+
+def test_what_is_no_pretrained_image_encoder_changes_nothing(pair, tmp_path: Path) -> None:
+    saved, network = pair
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    torch.save({"state_dict": encoder_only(saved, "model.encoder.")}, tmp_path / "vit.ckpt")
+    with pytest.raises(ValueError, match='Its names are those of layout="segvol_vit"'):
+        load_weights(network, tmp_path / "vit.ckpt", layout="segvol")
+    half = dict(list(encoder_only(saved, "model.encoder.").items())[:-1])
+    torch.save({"state_dict": half}, tmp_path / "half.ckpt")
+    with pytest.raises(ValueError, match=r"1 missing \(image_encoder"):
+        load_weights(network, tmp_path / "half.ckpt", layout="segvol_vit")
+    torch.save({"state_dict": {**half, "model.encoder.cls_token": torch.rand(2)}}, tmp_path / "more.ckpt")
+    with pytest.raises(ValueError, match=r"no place in a pretrained image encoder of SegVol \(encoder.cls_token\)"):
+        load_weights(network, tmp_path / "more.ckpt", layout="segvol_vit")
+    torch.save(official(saved), tmp_path / "official.pth")
+    with pytest.raises(ValueError, match=r'none of .* begin with model\.encoder\..*those of layout="segvol"'):
+        load_weights(network, tmp_path / "official.pth", layout="segvol_vit")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+def test_every_published_name_of_the_image_encoder_has_a_place() -> None:
+    with torch.device("meta"):
+        ours = build_segvol().image_encoder.state_dict()
+        state = {
+            name.replace("image_encoder.", "model.encoder."): torch.empty(shape)
+            for name, shape in shapes("segvol").items()
+            if name.startswith("image_encoder.")
+        }
+    named = from_official("segvol_vit", {"state_dict": state})
+    assert {name: tensor.shape for name, tensor in named.items()} == {
+        f"image_encoder.{name}": tensor.shape for name, tensor in ours.items()
+    }

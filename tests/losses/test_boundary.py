@@ -78,9 +78,22 @@ def test_half_precision_is_summed_in_single_and_each_option_counts() -> None:
     assert BoundaryLoss(reduction="none")(logits, target).shape == (1, 1)
 
 
+def test_one_truth_of_all_masks_is_each_of_theirs() -> None:
+    logits, target = torch.randn(2, 3, 6, 7, 5), (torch.rand(2, 1, 6, 7, 5) > 0.6).float()
+    shared = boundary_loss(logits, target, limit=3.0, reduction="none")
+    torch.testing.assert_close(shared, boundary_loss(logits, target.expand_as(logits), limit=3.0, reduction="none"))
+
+
 def test_what_does_not_fit_is_said(unhooked: None) -> None:
     with pytest.raises(ValueError, match="limit must be a positive distance"):
         BoundaryLoss(limit=0.0)
+    with pytest.raises(ValueError, match="reduction must be"):
+        BoundaryLoss(reduction="sum")
+    for spacing in ((0.0, 1.0, 1.0), (1.0,), (1.0, float("nan")), (1.0, -1.0)):
+        with pytest.raises(ValueError, match=r"spacing must hold one positive, finite number .* but it is \("):
+            BoundaryLoss(spacing=spacing)
+    with pytest.raises(ValueError, match="spacing must hold"):  # of two axes, for three
+        BoundaryLoss(spacing=(1.0, 1.0))(torch.zeros(1, 1, 2, 2, 2), torch.zeros(1, 1, 2, 2, 2))
     with pytest.raises(ValueError, match="reduction must be"):
         boundary_loss(torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2), reduction="sum")
 

@@ -77,6 +77,11 @@ def test_what_does_not_fit_is_said(unhooked: None) -> None:
     logits = torch.zeros(1, 1, 2, 2)
     with pytest.raises(ValueError, match='divergence must be "l2" or "kl"'):
         consistency_loss(logits, logits, logits > 0, divergence="l1")
+    with pytest.raises(ValueError, match='divergence must be "l2" or "kl", but it is \'js\''):
+        ConsistencyLoss(divergence="js")
+    for build in (ConsistencyLoss, lambda **options: consistency_loss(logits, logits, logits > 0, **options)):
+        with pytest.raises(ValueError, match="reduction must be 'mean' or 'none'; got 'sum'"):
+            build(reduction="sum")
 
 
 def test_other_shapes_are_refused(unhooked: None) -> None:

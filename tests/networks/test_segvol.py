@@ -248,9 +248,9 @@ def test_every_prompt_changes_the_answer(network, embedding) -> None:
     coordinates, labels = prompts["points"]
     variants = [
         prompts,
-        {**prompts, "points": (coordinates + 3, labels)},
+        {**prompts, "points": (coordinates * 0.8, labels)},
         {**prompts, "points": (coordinates, 1 - labels.clamp(min=0))},
-        {**prompts, "boxes": prompts["boxes"] + 2},
+        {**prompts, "boxes": prompts["boxes"] * 0.8},
         {**prompts, "text": -prompts["text"]},
         *({name: part} for name, part in prompts.items()),
     ]
@@ -399,6 +399,20 @@ MIDDLE = torch.tensor([[[8.0, 8.0, 8.0]]])
         ),
         ({"boxes": torch.full((1, 6), torch.inf)}, "boxes must hold numbers, .* leave out volumes"),
         ({"boxes": [1, 2, 3, 4, 5, 6]}, "but it is a list"),
+        (
+            {"boxes": torch.tensor([[9, 8, 7, 4, 9, 9]])},
+            r"boxes must be the first and then the last voxel inside the network's input of 16 x 24 x 40, but one is "
+            r"\[9, 8, 7, 4, 9, 9\]; put the smaller index first",
+        ),
+        ({"boxes": torch.tensor([[0.0, 0, 0, 9, 9, 40]])}, "cut boxes at the volume's border"),
+        ({"boxes": torch.tensor([[-1.0, 0, 0, 9, 9, 9]])}, r"but one is \[-1.0, 0.0"),
+        (
+            {"points": (torch.tensor([[[8.0, 24, 9]]]), ONE)},
+            r"points must lie inside the network's input of 16 x 24 x 40, .* but one is at \[8.0, 24.0, 9.0\]; bring",
+        ),
+        ({"points": (-MIDDLE, 0 * ONE)}, r"one is at \[-8.0"),
+        ({"points": (MIDDLE[:, :0], ONE[:, :0])}, r"points must be at least one a volume, but they are \(1, 0, 3\)"),
+        ({"text": torch.full((1, 96), torch.nan)}, "text must hold numbers, but it holds NaN or infinity"),
         ({"text": torch.zeros(1, 512)}, r"text must be a floating-point embedding \(b, 96\), but it is of the shape"),
         ({"boxes": torch.ones(2, 6), "text": torch.zeros(3, 96)}, "2 for boxes, 3 for text and 1 for the embedding"),
         ({"boxes": torch.ones(0, 6)}, "prompts must have one batch size"),
@@ -407,6 +421,13 @@ MIDDLE = torch.tensor([[[8.0, 8.0, 8.0]]])
 def test_refused_prompts(network, embedding, prompts, sentence) -> None:
     with pytest.raises(ValueError, match=sentence):
         network.decode(embedding[:1], **prompts)
+
+
+def test_prompts_at_the_border_and_points_that_are_none_are_taken(network, embedding) -> None:
+    ends = [float(side) - 0.5 for side in SIZE]
+    network.decode(embedding[:1], boxes=torch.tensor([[-0.5] * 3 + ends]))
+    network.decode(embedding[:1], boxes=torch.tensor([[4, 5, 6, 4, 5, 6]]), points=(torch.tensor([[ends]]), ONE))
+    network.decode(embedding[:1], boxes=torch.ones(1, 6), points=(torch.full((1, 1, 3), 999), -ONE))
 
 
 @pytest.mark.usefixtures("unhooked")

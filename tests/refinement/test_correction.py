@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from ultrarefiner.prompts import next_click
-from ultrarefiner.refinement import GRUCorrection, PublishedGRUBlock
+from ultrarefiner.refinement import GRUCorrection, PublishedGRUBlock, point_selection, point_writing
+from ultrarefiner.refinement import correction as correction_module
 from ultrarefiner.types import Clicks
 
 SIZES = {2: (9, 11), 3: (5, 7, 6)}
@@ -159,12 +160,13 @@ def test_a_gradient_reaches_every_parameter_and_the_logits_at_every_click(dimens
         step = network(present, nth(clicks, number), state)
         present, state = step.logits, step.state
         network.zero_grad()
+        logits.grad = None
         (step.logits * weights).sum().backward(retain_graph=True)
         for name, parameter in network.named_parameters():
             assert parameter.grad is not None, name
             assert parameter.grad.abs().max() > 0, name
             assert parameter.grad.isfinite().all(), name
-    assert (logits.grad != weights).any(), "besides the identity, the features reach the logits"
+        assert (logits.grad - weights).abs().max() > 1e-3, "besides the identity, the features reach the logits"
 
 
 def test_all_but_the_gru_learns_at_the_first_step_and_the_gru_at_the_next() -> None:
@@ -192,6 +194,22 @@ def test_gradcheck(dimensions, mode) -> None:
         return torch.func.functional_call(network, given, (x, clicks)).logits
 
     assert torch.autograd.gradcheck(corrected, (logits, *network.parameters()), fast_mode=True)
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_gradcheck_of_what_is_written_through_the_features_alone(dimensions) -> None:
+    """Without the identity from logits to logits, in which a missing gradient would drown."""
+    network = correction(dimensions, points=3, hidden=4, tau=0.05)
+    logits, clicks = logits_and_clicks(dimensions, n=1)
+    logits.requires_grad_()
+
+    def written(x: Tensor) -> tuple[Tensor, Tensor]:
+        found = network(x, clicks)
+        return found.values, found.positions
+
+    assert torch.autograd.gradcheck(written, logits)
+    gradient = torch.autograd.grad(network(logits, clicks).values.square().sum(), logits)[0]
+    assert gradient.flatten(1).abs().amax(1).min() > 1e-4
 
 
 @pytest.mark.parametrize("size", [(1, 1, 1), (1, 8, 9), (6, 1, 4)])
@@ -237,9 +255,84 @@ def test_half_precision_logits() -> None:
     assert (found.logits != logits.half()).any()
 
 
+def wide(dimensions: int) -> tuple[Tensor, Clicks]:
+    """An axis with indices that bfloat16 (256) or float16 (2048) cannot hold, and a click far along it."""
+    size = (4, 6, 2600)[3 - dimensions :]
+    logits = torch.randn(1, 1, *size, generator=torch.Generator().manual_seed(0))
+    return logits, Clicks.at([(2, 3, 2501)[3 - dimensions :]], positive=[True])
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+@pytest.mark.parametrize("shift", [0.0, 1.0])
+@torch.no_grad()
+def test_points_lie_where_they_lie_in_float32_under_autocast(dimensions, shift) -> None:
+    network = correction(dimensions, points=40, shift=shift).float()
+    logits, clicks = wide(dimensions)
+    expected = network(logits, clicks)
+    size, hidden = tuple(logits.shape[2:]), torch.zeros(1, 10)
+    sequence, indices = expected.points.sequence(), expected.points.indices
+    read = network.read(sequence, indices, size, hidden)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = network(logits, clicks)
+        again = network.read(sequence, indices, size, hidden)
+    assert expected.points.indices.max() > 2048
+    for name in ("logits", "values", "positions", "written"):
+        assert torch.equal(getattr(found, name), getattr(expected, name)), name
+        assert getattr(found, name).dtype == getattr(expected, name).dtype, name
+    assert torch.equal(found.state.hidden, expected.state.hidden)
+    assert all(torch.equal(one, other) and one.dtype == torch.float32 for one, other in zip(again, read, strict=True))
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@torch.no_grad()
+def test_points_keep_their_voxels_with_weights_in_half_precision(dimensions, dtype) -> None:
+    logits, clicks = wide(dimensions)
+    network = correction(dimensions, points=40).to(dtype)
+    found, expected = network(logits, clicks), correction(dimensions, points=40).to(dtype).float()(logits, clicks)
+    assert found.positions.dtype == found.values.dtype == torch.float32
+    moved = (found.positions - found.points.indices).abs()
+    assert 0 < moved.max() <= 1
+    torch.testing.assert_close(found.positions, expected.positions, atol=0.05, rtol=0)
+    torch.testing.assert_close(found.values, expected.values, atol=0.1, rtol=0)
+    still = correction(dimensions, points=40, shift=0.0).to(dtype)(logits, clicks)
+    assert torch.equal(still.positions, still.points.indices.float())
+    assert torch.equal(still.written, correction(dimensions, points=40, shift=0.0).float()(logits, clicks).written)
+    features = network(logits.to(dtype), clicks).points.features
+    # Neighbours 1/2599 apart keep their own coordinates with logits in half precision too.
+    assert features.dtype == torch.float32
+
+
+def test_a_volume_is_checked_once_a_click(monkeypatch) -> None:
+    seen = []
+    check = correction_module.check_volume
+    for module in (correction_module, point_selection, point_writing):
+        if hasattr(module, "check_volume"):
+            monkeypatch.setattr(module, "check_volume", lambda *given: (seen.append(given[1]), check(*given)))
+    correction(3)(*logits_and_clicks(3))
+    assert seen == ["logits"]
+
+
+@pytest.mark.usefixtures("unhooked")
+def test_weights_that_are_not_finite_are_said() -> None:
+    logits, clicks = logits_and_clicks(3)
+    for head in ("value_head", "shift_head"):
+        network = correction(3)
+        torch.nn.init.constant_(getattr(network, head).bias, math.nan)
+        with pytest.raises(ValueError, match=r"positions and values of valid points must be finite, .* in the weights"):
+            network(logits, clicks)
+
+
 @pytest.mark.usefixtures("unhooked")
 def test_sentences() -> None:
     network = correction(3)
+    for wrong, sentence in (
+        ({"tau": 0.5}, r"tau must be in \[0, 0\.5\), but it is 0\.5"),
+        ({"radius": -1.0}, "radius must be at least 0 voxels and finite, but it is -1.0"),
+        ({"radius": math.inf}, "radius must be at least 0 voxels"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            GRUCorrection(**wrong)
     logits, clicks = logits_and_clicks(3)
     for wrong in ({"points": 0}, {"hidden": 0}, {"dimensions": 4}, {"shift": -1.0}, {"mode": "replace"}):
         with pytest.raises(ValueError, match="GRUCorrection takes points and hidden >= 1, dimensions 2 or 3"):

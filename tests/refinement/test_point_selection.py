@@ -20,8 +20,8 @@ def voxels(size: tuple[int, ...]) -> list[tuple[int, ...]]:
 
 
 def uncertain_by_loop(volume: Tensor, count: int, tau: float) -> list[tuple[int, ...]]:
-    unsure = [at for at in voxels(tuple(volume.shape)) if tau < volume[at].item() < 1 - tau]
-    return sorted(unsure, key=lambda at: abs(volume[at].item() - 0.5))[:count]  # a stable sort: raster order
+    unsure = [at for at in voxels(tuple(volume.shape)) if volume[at] > tau and volume[at] < 1 - tau]
+    return sorted(unsure, key=lambda at: (volume[at] - 0.5).abs().item())[:count]  # a stable sort: raster order
 
 
 def errors_by_loop(volume: Tensor, clicks: list, count: int, radius: float) -> dict[tuple[int, ...], int]:
@@ -56,13 +56,20 @@ def volumes(draw: st.DrawFn) -> Tensor:
 
 
 @settings(deadline=None, max_examples=40)
-@given(volume=volumes(), count=st.integers(1, 80), tau=st.sampled_from([0.0, 0.1, 0.3]), chunk=st.integers(1, 40))
-def test_uncertain_voxels_are_those_of_a_loop(volume, count, tau, chunk) -> None:
-    whole, point_selection._CHUNK = point_selection._CHUNK, chunk
-    try:
+@given(
+    volume=volumes(),
+    count=st.integers(1, 80),
+    tau=st.sampled_from([0.0, 0.1, 0.3]),
+    chunk=st.integers(1, 40),
+    together=st.sampled_from([1, 50, 2**18]),
+    single=st.booleans(),
+)
+def test_uncertain_voxels_are_those_of_a_loop(volume, count, tau, chunk, together, single) -> None:
+    volume = volume.float() if single else volume
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(point_selection, "_chunk_length", lambda *_: chunk)
+        patch.setattr(point_selection, "_CPU_TOGETHER", together)
         found = select_uncertain(volume, count=count, tau=tau)
-    finally:
-        point_selection._CHUNK = whole
     assert found.indices.shape == (2, count, volume.ndim - 2)
     for index in range(2):
         expected = uncertain_by_loop(volume[index, 0], count, tau)
@@ -94,6 +101,39 @@ def test_errors_are_those_of_a_loop(volume, count, radius, data) -> None:
             assert found.probability[index, number] == volume[index, 0][at]
             assert found.positive[index, number].item() == (volume[index, 0][at] <= 0.5)
     assert not found.positive[~found.valid].any()
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_ball_is_kept_for_the_next_call_if_it_is_small(kept, monkeypatch) -> None:
+    monkeypatch.setattr(point_selection, "_LARGEST_KEPT_BALL", 10**6 if kept else 1)
+    point_selection._ball.cache_clear()
+    volume, place = torch.zeros(1, 1, 6, 7), Clicks.at([(2, 3)], positive=[True])
+    with torch.inference_mode():
+        first = select_errors(volume, place, count=50, radius=2.3)
+    volume.requires_grad_()
+    again = select_errors(volume, place, count=50, radius=2.3)
+    assert torch.equal(first.indices, again.indices)
+    assert [tuple(at) for at in again.indices[again.valid].tolist()] == list(
+        errors_by_loop(volume[0, 0], [((2, 3), True)], 50, 2.3)
+    )
+    again.probability.sum().backward()
+    assert volume.grad.sum() == again.valid.sum() == 21
+    assert point_selection._ball.cache_info().hits == int(kept)
+
+
+def test_any_radius_beyond_the_volume_is_all_of_it() -> None:
+    volume = torch.rand(1, 1, 3, 4, 5)
+    clicks = batch_of([((0, 1, 2), True), ((2, 3, 4), False)], dimensions=3)
+    near, far = (select_errors(volume, clicks, count=70, radius=radius) for radius in (12.0, 1e300))
+    assert torch.equal(near.indices, far.indices)
+    assert near.valid.sum() == 60
+
+
+def test_half_is_uncertain_for_every_tau() -> None:
+    tau = math.nextafter(0.5, 0)
+    for volume in (torch.full((1, 1, 2, 2), 0.5), torch.full((1, 1, 2, 2), 0.5).double()):
+        assert select_uncertain(volume, count=4, tau=tau).valid.all()
+        assert not select_uncertain(volume + 1e-6, count=4, tau=tau).valid.any()
 
 
 @pytest.mark.parametrize("size", [(8, 9), (4, 5, 6)])

@@ -140,6 +140,10 @@ def test_sentences() -> None:
         write_points(logits, torch.zeros(2, 3, 3), values, valid)
     with pytest.raises(ValueError, match="must fit logits"):
         write_points(logits[:1], positions, values, valid)
+    for bad in (math.nan, math.inf):
+        for at, value in (([bad, 1.0], 2.0), ([0.0, 1.0], bad)):
+            with pytest.raises(ValueError, match=r"valid points must be finite, but 1 are not, the first at .* with"):
+                write_points(logits[:1], torch.tensor([[at]]), torch.tensor([[value]]), torch.ones(1, 1).bool())
     logits[0, 0, 0, 0] = -math.inf
     with pytest.raises(ValueError, match="logits must be finite, but its values span"):
         write_points(logits, positions, values, valid)

@@ -10,7 +10,7 @@ from torch import Tensor
 from ultrarefiner.checkpoints.automedsam import rename_automedsam
 from ultrarefiner.checkpoints.hardnet import rename_autosam, rename_hardnet
 from ultrarefiner.checkpoints.renaming import Renamed
-from ultrarefiner.checkpoints.segvol import rename_segvol
+from ultrarefiner.checkpoints.segvol import rename_segvol, rename_segvol_vit
 from ultrarefiner.checkpoints.segvol_gru import rename_segvol_gru
 from ultrarefiner.checkpoints.transunet import rename_transunet, rename_vit_npz
 
@@ -26,6 +26,7 @@ class Layout:
         surplus: beginnings of names (ours) that such files may hold and a network may lack, and why.
         absent: beginnings of names (ours) that a network has and such files never hold.
         resizable: endings of names (ours) of position embeddings, which may lie on another grid.
+        settings: attributes that a network must have beside its tensors, which fit without them too.
         signature: a beginning that only this family's names have, for hints; the first of `LAYOUTS` that fits is named.
     """
 
@@ -35,6 +36,7 @@ class Layout:
     surplus: Mapping[str, str] = field(default_factory=dict)
     absent: tuple[str, ...] = ()
     resizable: tuple[str, ...] = ()
+    settings: Mapping[str, object] = field(default_factory=dict)
     signature: str = ""
 
     def reason_to_leave_out(self, name: str) -> str | None:
@@ -89,6 +91,14 @@ LAYOUTS: dict[str, Layout] = {
         prefixes=("module.", "model."),
         rename=rename_segvol,
         surplus={"text_encoder.": "this network was built without the text encoder"},
+        settings={"pe_order": "legacy"},
         signature="image_encoder.patch_embedding.",
+    ),
+    "segvol_vit": Layout(
+        wrappers=("state_dict",),
+        prefixes=("module.", "model."),
+        rename=rename_segvol_vit,
+        absent=("prompt_encoder.", "mask_decoder.", "text_encoder."),
+        signature="encoder.patch_embedding.",
     ),
 }

@@ -1,4 +1,4 @@
-"""The layout of SegVol's files, with or without its text encoder and the corrections over clicks of a later project."""
+"""The layouts of SegVol's files: the whole, with or without its text encoder, and the image encoder alone."""
 
 from __future__ import annotations
 
@@ -26,6 +26,17 @@ _SURPLUS = {
     r"gru_blocks\..+": "the correction over clicks, which is a part of its own",
 }
 
+_ENCODER: Table = {
+    r"(?:model\.)?(?:encoder\.)?((?:patch_embedding|blocks|norm)\..+)": r"image_encoder.\1",
+}
+
+_ENCODER_SURPLUS = {
+    r"(?:model\.)?(?:encoder\.)?blocks\.\d+\.(norm_)?cross_attn\..+": (
+        "a part for a context that MONAI builds and never applies"
+    ),
+    r"(?!(?:model\.)?encoder\.|patch_embedding\.|blocks\.|norm\.).+": "a part of the pretraining beside the encoder",
+}
+
 
 def rename_segvol(state: Mapping[str, Tensor]) -> Renamed:
     """A checkpoint of SegVol in `SegVol`'s names, which are its own but for the text encoder's.
@@ -37,3 +48,22 @@ def rename_segvol(state: Mapping[str, Tensor]) -> Renamed:
         ValueError: a tensor has a name that it does not use.
     """
     return rename(state, _SEGVOL, _SURPLUS, what="SegVol checkpoint")
+
+
+def rename_segvol_vit(state: Mapping[str, Tensor]) -> Renamed:
+    """The image encoder of SegVol's pretraining on unlabelled volumes, in `SegVol`'s names.
+
+    Args:
+        state: as its file holds it, or what its documentation makes of that.
+
+    Raises:
+        ValueError: a tensor of the encoder has a name that it does not use, or there is no encoder.
+    """
+    renamed = rename(state, _ENCODER, _ENCODER_SURPLUS, what="pretrained image encoder of SegVol")
+    if not renamed.state:
+        message = (
+            f"none of {len(state)} tensors is of a pretrained image encoder of SegVol, whose names begin with "
+            "model.encoder.; name the layout that the file has."
+        )
+        raise ValueError(message)
+    return renamed

@@ -47,7 +47,9 @@ class LoadReport:
         return "; ".join(parts)
 
 
-def load_weights(network: nn.Module, path: str | Path, *, layout: str = "native") -> LoadReport:
+def load_weights(
+    network: nn.Module, path: str | Path, *, layout: str = "native", allow_other_settings: bool = False
+) -> LoadReport:
     """Load a checkpoint into a network, strictly.
 
     Nothing in the file is executed (``weights_only``, safetensors, arrays without pickles). Wrappers and prefixes of
@@ -63,13 +65,17 @@ def load_weights(network: nn.Module, path: str | Path, *, layout: str = "native"
             "microsegnet" for those projects' checkpoints, "vit_npz" for the ImageNet-21k files of vision transformers
             with or without a ResNet (R50+ViT-B_16.npz, ViT-B_16.npz), which have no decoder, "autosam" for the state
             dict of AutoSAM's generator, "automedsam" for Automatic MedSAM's prompt module, "hardnet" for HarDNet's
-            ImageNet files (load them into its backbone), "segvol" for SegVol's, with or without a text encoder.
+            ImageNet files (load them into its backbone), "segvol" for SegVol's, with or without a text encoder,
+            "segvol_vit" for its pretrained image encoder alone; the rest keeps its values.
+        allow_other_settings: load also where tensors fit, but the network is built otherwise than the files were
+            trained (``Layout.settings``: prompts of "segvol" are encoded with ``pe_order="legacy"``), to train it on.
 
     Returns:
         What was loaded, resized, left out and kept.
 
     Raises:
-        ValueError: an unknown layout, a file that is not of this network, or one that is not only tensors.
+        ValueError: an unknown layout, a network of other settings, a file that is not of this network, or one that is
+            not only tensors.
         FileNotFoundError: there is no such file.
 
     Example:
@@ -81,6 +87,8 @@ def load_weights(network: nn.Module, path: str | Path, *, layout: str = "native"
         ('bias', 'weight')
     """
     known = _known(layout)
+    if not allow_other_settings:
+        _refuse_other_settings(network, known, layout)
     state = _stripped(read_tensors(path), known, str(path))
     renamed = _renamed(state, known, str(path))
     # torch.compile puts its name into those of the parts that it compiled, here as in the file.
@@ -135,6 +143,19 @@ def _known(layout: str) -> Layout:
         message = f"layout must be one of {', '.join(LAYOUTS)}, but it is {layout!r}."
         raise ValueError(message)
     return LAYOUTS[layout]
+
+
+def _refuse_other_settings(network: nn.Module, layout: Layout, called: str) -> None:
+    for name, expected in layout.settings.items():
+        for module in network.modules():
+            own = getattr(module, name, expected)
+            if own != expected:
+                message = (
+                    f"network must have {name}={expected!r} for a file of layout {called!r}, which was trained with "
+                    f"it, but {type(module).__name__} has {own!r}; its tensors would fit and its answers be wrong. "
+                    f"Build it with {name}={expected!r}, or pass allow_other_settings=True to train it on."
+                )
+                raise ValueError(message)
 
 
 def _stripped(content: Mapping[str, Any], layout: Layout, source: str) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from ultrarefiner.ops.distance import signed_distance
 
 def boundary_loss(
     logits: Float[Tensor, "b k *space"],
-    target: Float[Tensor, "b k *space"],
+    target: Float[Tensor, "b t *space"],
     *,
     spacing: Sequence[float] | None = None,
     limit: float | None = None,
@@ -32,7 +32,7 @@ def boundary_loss(
 
     Args:
         logits: of masks in 2-D or 3-D.
-        target: the true masks; above 0.5 is inside.
+        target: the true masks; above 0.5 is inside. (b, 1, ...) is the truth of all k masks, measured once.
         spacing: size of a voxel along each axis, in the mask's order; None is 1 along each.
         limit: distances beyond it count as it, so that far voxels do not outweigh the border; None for no limit.
         reduction: ``"mean"`` over the masks, or ``"none"`` for (b, k).
@@ -41,7 +41,8 @@ def boundary_loss(
         Values of at least 0, in the units of the spacing, in float32 or wider.
 
     Raises:
-        ValueError: shapes differ, they are neither 2-D nor 3-D, limit is not positive, or the reduction is unknown.
+        ValueError: shapes do not fit, they are neither 2-D nor 3-D, a spacing or the limit is not positive, or the
+            reduction is unknown.
 
     Example:
         >>> target = torch.tensor([[[[0.0, 0.0, 1.0, 1.0]]]])
@@ -51,10 +52,13 @@ def boundary_loss(
 
     Kervadec et al., "Boundary loss for highly unbalanced segmentation", MIDL 2019.
     """
-    if logits.shape != target.shape:
-        message = f"target must have the shape of logits, {tuple(logits.shape)}, but it is {tuple(target.shape)}."
+    if target.shape not in (logits.shape, (len(logits), 1, *logits.shape[2:])):
+        message = (
+            f"target must have the shape of logits, {tuple(logits.shape)}, or one mask for all of an image's, but its "
+            f"shape is {tuple(target.shape)}."
+        )
         raise ValueError(message)
-    check_limit(limit)
+    check_options(spacing, limit, reduction)
     dtype = torch.promote_types(logits.dtype, torch.float32)
     inside = target > 0.5
     distance = signed_distance(inside, spacing).to(dtype)
@@ -65,18 +69,25 @@ def boundary_loss(
     return reduced((distance * wrong).flatten(2).mean(-1), reduction)
 
 
-def check_limit(limit: float | None) -> None:
-    """Raise unless a limit is a positive number or None.
+def check_options(spacing: Sequence[float] | None, limit: float | None, reduction: Reduction) -> None:
+    """Raise unless the options of `boundary_loss` are what it takes; whether the spacing fits a mask is seen later.
 
     Raises:
-        ValueError: it is not.
+        ValueError: spacing is not None, 2 or 3 positive numbers, limit not None or positive, or the reduction unknown.
 
     Example:
-        >>> check_limit(3.0)
+        >>> check_options((2.0, 1.0, 1.0), 3.0, "mean")
     """
+    if spacing is not None and not (len(spacing) in (2, 3) and all(0 < step < math.inf for step in spacing)):
+        message = (
+            "spacing must hold one positive, finite number for each of 2 or 3 axes, in the mask's order, or be "
+            f"None, but it is {tuple(spacing)}."
+        )
+        raise ValueError(message)
     if limit is not None and not (limit > 0 and math.isfinite(limit)):
         message = f"limit must be a positive distance, or None for no limit, but it is {limit}."
         raise ValueError(message)
+    reduced(torch.zeros(1, 1), reduction)
 
 
 class BoundaryLoss(nn.Module):
@@ -88,7 +99,7 @@ class BoundaryLoss(nn.Module):
         reduction: ``"mean"`` over the masks, or ``"none"`` for (b, k).
 
     Raises:
-        ValueError: limit is not positive.
+        ValueError: a spacing or the limit is not positive, or the reduction is unknown.
 
     Example:
         >>> BoundaryLoss(limit=5.0)(torch.zeros(1, 1, 4, 4, 4), torch.zeros(1, 1, 4, 4, 4)).item()
@@ -99,13 +110,13 @@ class BoundaryLoss(nn.Module):
         self, *, spacing: Sequence[float] | None = None, limit: float | None = None, reduction: Reduction = "mean"
     ) -> None:
         super().__init__()
-        check_limit(limit)
+        check_options(spacing, limit, reduction)
         self.spacing = None if spacing is None else tuple(spacing)
         self.limit = limit
         self.reduction: Reduction = reduction
 
     def forward(
-        self, logits: Float[Tensor, "b k *space"], target: Float[Tensor, "b k *space"]
+        self, logits: Float[Tensor, "b k *space"], target: Float[Tensor, "b t *space"]
     ) -> Float[Tensor, "*values"]:
         """The loss; see `boundary_loss`."""
         return boundary_loss(logits, target, spacing=self.spacing, limit=self.limit, reduction=self.reduction)

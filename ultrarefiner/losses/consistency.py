@@ -55,21 +55,34 @@ def consistency_loss(
             f"{tuple(refined_logits.shape)}, {tuple(first_logits.shape)} and {tuple(edited.shape)}."
         )
         raise ValueError(message)
+    check_options(divergence, reduction)
     dtype = torch.promote_types(refined_logits.dtype, torch.float32)
     refined, first = refined_logits.to(dtype), first_logits.detach().to(dtype)
     if divergence == "l2":
         voxels = (refined.sigmoid() - first.sigmoid()).square()
-    elif divergence == "kl":
+    else:
         target = first.sigmoid()
         voxels = functional.binary_cross_entropy_with_logits(
             refined, target, reduction="none"
         ) - functional.binary_cross_entropy_with_logits(first, target, reduction="none")
-    else:
-        message = f'divergence must be "l2" or "kl", but it is {divergence!r}.'
-        raise ValueError(message)
     kept = ~edited
     total = voxels.masked_fill(edited, 0.0).flatten(2).sum(-1)
     return reduced(total / kept.flatten(2).sum(-1).clamp(min=1), reduction)
+
+
+def check_options(divergence: Divergence, reduction: Reduction) -> None:
+    """Raise unless the options of `consistency_loss` are known.
+
+    Raises:
+        ValueError: one is not.
+
+    Example:
+        >>> check_options("kl", "none")
+    """
+    if divergence not in ("l2", "kl"):
+        message = f'divergence must be "l2" or "kl", but it is {divergence!r}.'
+        raise ValueError(message)
+    reduced(torch.zeros(1, 1), reduction)
 
 
 class ConsistencyLoss(nn.Module):
@@ -79,6 +92,9 @@ class ConsistencyLoss(nn.Module):
         divergence: "l2" or "kl".
         reduction: ``"mean"`` over the masks, or ``"none"`` for (b, k).
 
+    Raises:
+        ValueError: the divergence or the reduction is unknown.
+
     Example:
         >>> logits = torch.zeros(1, 1, 2, 2, 2)
         >>> ConsistencyLoss(divergence="kl")(logits, logits, logits > 0).item()
@@ -87,6 +103,7 @@ class ConsistencyLoss(nn.Module):
 
     def __init__(self, *, divergence: Divergence = "l2", reduction: Reduction = "mean") -> None:
         super().__init__()
+        check_options(divergence, reduction)
         self.divergence: Divergence = divergence
         self.reduction: Reduction = reduction
 

@@ -62,6 +62,28 @@ def check_layout(images: Tensor, name: str = "images") -> None:
     _check_floating(images, name, "convert it with .float() / 255 if it is 8-bit")
 
 
+def check_no_nan(volume: Tensor, name: str = "volume") -> None:
+    """Raise if a tensor holds NaN, or numbers that are not real. Its values are read wherever it lies.
+
+    Raises:
+        ValueError: it does.
+
+    Example:
+        >>> check_no_nan(torch.zeros(1, 4, 4, 4))
+    """
+    if volume.is_complex():
+        message = f"{name} must hold real numbers, but its dtype is {volume.dtype}; take their magnitude with .abs()."
+        raise ValueError(message)
+    if not volume.is_floating_point() or not volume.numel():
+        return
+    low, high = (value.item() for value in volume.detach().aminmax())
+    if low != low or high != high:
+        message = (
+            f"{name} must not hold NaN, but it does; replace it by the value of the background (torch.nan_to_num)."
+        )
+        raise ValueError(message)
+
+
 def without_overshoot(probability: Tensor) -> Tensor:
     """A soft mask with rounding errors beyond 0 and 1 cut off; its gradient passes as if nothing was done.
 

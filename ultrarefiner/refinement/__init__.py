@@ -5,15 +5,18 @@ from __future__ import annotations
 from ultrarefiner.ops.logits import finite_logit
 from ultrarefiner.refinement.correction import Correction, CorrectionState, GRUCorrection
 from ultrarefiner.refinement.gates import Gate, LearnedGate, ProductGate, UncertaintyGate, blend
+from ultrarefiner.refinement.near_clicks import near_clicks
 from ultrarefiner.refinement.point_selection import SelectedPoints, select_errors, select_uncertain
 from ultrarefiner.refinement.point_state import PointState, build_state, unit_coordinates
 from ultrarefiner.refinement.point_writing import write_points, written_voxels
 from ultrarefiner.refinement.published_gru import PublishedGRUBlock
 from ultrarefiner.refinement.roi import ROICropper
 from ultrarefiner.refinement.selection import BestSelection, SoftSelection
+from ultrarefiner.refinement.written_clicks import ClickCorrection, WrittenAnswer, WrittenClicks
 
 __all__ = [
     "BestSelection",
+    "ClickCorrection",
     "Correction",
     "CorrectionState",
     "GRUCorrection",
@@ -26,9 +29,12 @@ __all__ = [
     "SelectedPoints",
     "SoftSelection",
     "UncertaintyGate",
+    "WrittenAnswer",
+    "WrittenClicks",
     "blend",
     "build_state",
     "finite_logit",
+    "near_clicks",
     "select_errors",
     "select_uncertain",
     "unit_coordinates",

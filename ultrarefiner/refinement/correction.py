@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn import functional
 
-from ultrarefiner.refinement.point_selection import select_errors, select_uncertain, values_at
+from ultrarefiner.refinement.point_selection import check_options, uncertain_voxels, values_at, wrong_voxels
 from ultrarefiner.refinement.point_state import PointState, build_state, unit_coordinates
-from ultrarefiner.refinement.point_writing import Mode, write_points, written_voxels
-from ultrarefiner.refinement.volume_checks import check_clicks, check_volume
+from ultrarefiner.refinement.point_writing import Mode, written, written_voxels
+from ultrarefiner.refinement.volume_checks import check_clicks, check_points, check_volume
 from ultrarefiner.types import Clicks
 
 
@@ -68,6 +70,9 @@ class GRUCorrection(nn.Module):
     it is, and so is its memory. Give it the resolution at which the points matter: 2K points are much of a mask of 64 x
     64 x 32, and little of 512 x 512 x 300.
 
+    It works without autocast, and coordinates, positions, values and both heads are float32 or wider whatever the
+    dtype of the weights or the logits: in half precision the indices above 256 or 2048 are not whole numbers.
+
     Args:
         points: K, for each of the two sets.
         hidden: size of the hidden state.
@@ -112,6 +117,7 @@ class GRUCorrection(nn.Module):
                 f"mode={mode!r}."
             )
             raise ValueError(message)
+        check_options(count=points, tau=tau, radius=radius)
         self.points, self.hidden, self.dimensions = points, hidden, dimensions
         self.tau, self.radius, self.shift, self.mode = tau, radius, shift, mode
         coordinates = 2 * points * dimensions
@@ -134,19 +140,25 @@ class GRUCorrection(nn.Module):
             state: of the last correction of these volumes; None at the first click.
 
         Raises:
-            ValueError: logits or clicks do not fit, a click lies outside, or the state is another batch's.
+            ValueError: logits or clicks do not fit, a click lies outside, the state is another batch's, or the weights
+                make values that are not finite.
         """
         self._check(logits, clicks, state)
+        with _no_autocast(logits.device):
+            return self._correct(logits, clicks, state)
+
+    def _correct(self, logits: Tensor, clicks: Clicks, state: CorrectionState | None) -> Correction:
         size = tuple(logits.shape[2:])
         now = clicks.valid.any(1)
         before = state or self._start(clicks)
-        first_click = before.first_click.where((before.started | ~now)[:, None], _first_valid(clicks))
-        points = self._look(logits, clicks, first_click, before.started | now)
+        first_click = before.first_click.where(before.started[:, None], _first_valid(clicks))
+        points = self._look(logits, clicks, first_click)
         hidden, values, moves = self.read(points.sequence(), points.indices, size, before.hidden)
         positions = points.indices + moves
         valid = points.valid & now[:, None]
+        check_points(positions, values, valid)
         return Correction(
-            write_points(logits, positions, values, valid, mode=self.mode),
+            written(logits, positions, values, valid, mode=self.mode),
             CorrectionState(hidden.where(now[:, None], before.hidden), first_click, before.started | now),
             points,
             values,
@@ -175,13 +187,15 @@ class GRUCorrection(nn.Module):
         Returns:
             The hidden state, a value for each point, and how far each moves, in voxels.
         """
-        dtype = self.value_head.weight.dtype
-        last = self.gru(sequence.to(dtype), hidden.to(dtype)[None].contiguous())[0][:, -1]
-        fused = torch.cat([last, unit_coordinates(indices, size).flatten(1).to(dtype)], 1)
-        if self.shift_head is None:
-            return last, self.value_head(fused), torch.zeros_like(indices, dtype=dtype)
-        moves = self.shift * torch.tanh(self.shift_head(fused)).view_as(indices)
-        return last, self.value_head(fused), moves
+        with _no_autocast(sequence.device):
+            dtype = self.value_head.weight.dtype
+            last = self.gru(sequence.to(dtype), hidden.to(dtype)[None].contiguous())[0][:, -1]
+            wide = torch.promote_types(dtype, torch.float32)
+            fused = torch.cat([last.to(wide), unit_coordinates(indices, size).flatten(1).to(wide)], 1)
+            values = _linear(self.value_head, fused)
+            if self.shift_head is None:
+                return last, values, torch.zeros_like(indices, dtype=wide)
+            return last, values, self.shift * torch.tanh(_linear(self.shift_head, fused)).view_as(indices)
 
     def settings(self) -> dict[str, Any]:
         """The constructor's arguments."""
@@ -192,15 +206,16 @@ class GRUCorrection(nn.Module):
         """The constructor's arguments."""
         return ", ".join(f"{name}={value!r}" for name, value in self.settings().items())
 
-    def _look(self, logits: Tensor, clicks: Clicks, first_click: Tensor, started: Tensor) -> PointState:
+    def _look(self, logits: Tensor, clicks: Clicks, first_click: Tensor) -> PointState:
+        wide = torch.promote_types(logits.dtype, torch.float32)
         # Out of the graph: a choice has no gradient, and the few values that have one are gathered.
         with torch.no_grad():
-            probability = (-(logits.float() if logits.dtype != torch.float64 else logits)).exp_().add_(1).reciprocal_()
-            uncertain = select_uncertain(probability, count=self.points, tau=self.tau)
-            errors = select_errors(probability, clicks, count=self.points, radius=self.radius)
-        known = torch.sigmoid(values_at(logits, uncertain.indices)).masked_fill(~uncertain.valid, 0.0)
+            probability = (-logits.to(wide)).exp_().add_(1).reciprocal_()
+            uncertain = uncertain_voxels(probability, count=self.points, tau=self.tau)
+            errors = wrong_voxels(probability, clicks, count=self.points, radius=self.radius)
+        known = torch.sigmoid(values_at(logits, uncertain.indices).to(wide)).masked_fill(~uncertain.valid, 0.0)
         size = tuple(logits.shape[2:])
-        context = unit_coordinates(first_click[:, None], size)[:, 0].masked_fill(~started[:, None], 0.0)
+        context = unit_coordinates(first_click[:, None], size)[:, 0]
         return build_state(replace(uncertain, probability=known), errors, context, size)
 
     def _start(self, clicks: Clicks) -> CorrectionState:
@@ -226,6 +241,16 @@ class GRUCorrection(nn.Module):
                 f"shape is {tuple(state.hidden.shape)}; give the state of the last correction of the same volumes."
             )
             raise ValueError(message)
+
+
+def _no_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    available = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if available else nullcontext()
+
+
+def _linear(layer: nn.Linear, wide: Tensor) -> Tensor:
+    """A layer in the dtype of what it is given."""
+    return functional.linear(wide, layer.weight.to(wide.dtype), layer.bias.to(wide.dtype))
 
 
 def _first_valid(clicks: Clicks) -> Tensor:

@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
-from ultrarefiner.refinement.volume_checks import check_volume
+from ultrarefiner.refinement.volume_checks import check_points, check_volume
 
 Mode = Literal["add", "set"]
 
@@ -51,7 +51,8 @@ def write_points(
         New logits, in the dtype of the old ones; sums are float32 or wider.
 
     Raises:
-        ValueError: an unknown mode, logits that are not a finite volume, or parts of different batches or axes.
+        ValueError: an unknown mode, logits that are not a finite volume, parts of different batches or axes, or a valid
+            point whose position or value is not finite (read on a CPU only).
 
     Example:
         >>> logits = torch.zeros(1, 1, 1, 4)
@@ -70,6 +71,19 @@ def write_points(
             f"their shapes are {tuple(positions.shape)}, {tuple(values.shape)} and {tuple(valid.shape)}."
         )
         raise ValueError(message)
+    check_points(positions, values, valid)
+    return written(logits, positions, values, valid, mode=mode)
+
+
+def written(logits: Tensor, positions: Tensor, values: Tensor, valid: Tensor, *, mode: Mode) -> Tensor:
+    """`write_points` without its checks, for callers that have made them.
+
+    Example:
+        >>> one = torch.ones(1, 1)
+        >>> written(torch.zeros(1, 1, 1, 2), torch.tensor([[[0.0, 1.0]]]), one, one > 0, mode="set")
+        tensor([[[[0., 1.]]]])
+    """
+    size = tuple(logits.shape[2:])
     wide = torch.promote_types(torch.promote_types(logits.dtype, values.dtype), torch.float32)
     voxels, weights = _neighbours(positions.to(wide).masked_fill(~valid[..., None], 0.0), size)
     weights = weights.masked_fill(~valid[..., None], 0.0)

@@ -69,6 +69,27 @@ def check_clicks(clicks: Clicks, batch: int, size: Sequence[int]) -> None:
         raise ValueError(message)
 
 
+def check_points(positions: Tensor, values: Tensor, valid: Tensor) -> None:
+    """Raise unless what is to be written, and where, is finite; read on a CPU only. Padding may hold anything.
+
+    Raises:
+        ValueError: a valid point's position or value is not finite.
+
+    Example:
+        >>> check_points(torch.zeros(1, 1, 2), torch.zeros(1, 1), torch.ones(1, 1, dtype=torch.bool))
+    """
+    if not readable(positions):
+        return
+    wrong = ~(positions.isfinite().all(-1) & values.isfinite()) & valid
+    if bool(wrong.any()):
+        message = (
+            f"positions and values of valid points must be finite, but {int(wrong.sum())} are not, the first at "
+            f"{tuple(positions[wrong][0].tolist())} with {values[wrong][0].item()}; look for NaN in the weights that "
+            "made them, or mark them as not valid."
+        )
+        raise ValueError(message)
+
+
 def readable(tensor: Tensor) -> bool:
     """Whether values may be read without making an accelerator wait.
 

@@ -96,6 +96,12 @@ def build_segvol(
         message = f"pe_order must be one of {', '.join(PE_ORDERS)}, or None for the size's own, but it is {pe_order!r}."
         raise ValueError(message)
     whole = numbers.volume_size if volume_size is None else _checked(volume_size, numbers.patch)
+    return _assembled(numbers, whole, order, text_encoder, size)
+
+
+def _assembled(
+    numbers: SegVolSize, whole: tuple[int, int, int], order: PEOrder, text_encoder: nn.Module | None, name: str
+) -> SegVol:
     depth, height, width = (length // step for length, step in zip(whole, numbers.patch, strict=True))
     return SegVol(
         image_encoder=build_volume_encoder(
@@ -116,7 +122,7 @@ def build_segvol(
         ),
         patch=numbers.patch,
         text_encoder=text_encoder,
-        name=size,
+        name=name,
     )
 
 

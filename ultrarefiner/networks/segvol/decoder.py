@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float
-from segment_anything.modeling import TwoWayTransformer
-from segment_anything.modeling.mask_decoder import MLP
 from torch import Tensor, nn
+
+from ultrarefiner.networks.segvol.two_way import Perceptron, TwoWayTransformer
 
 UPSCALING = 4
 """Cells of the mask logits a cell of the embedding, on each axis."""
@@ -35,14 +35,15 @@ class VolumeMaskDecoder(nn.Module):
         >>> [tuple(part.shape) for part in decoder(embedding, torch.zeros(1, 16, 2, 2, 3), tokens, multimask=True)]
         [(5, 3, 8, 8, 12), (5, 3)]
 
-    Du et al., "SegVol", arXiv 2311.13385; Kirillov et al., "Segment Anything", ICCV 2023, whose transformer this is.
+    Du et al., "SegVol", arXiv 2311.13385; Kirillov et al., "Segment Anything", ICCV 2023, whose transformer
+    `TwoWayTransformer` is.
     """
 
     def __init__(
         self, width: int, *, embedding_size: tuple[int, int, int], heads: int, hidden: int, iou_hidden: int
     ) -> None:
         super().__init__()
-        self.transformer = TwoWayTransformer(depth=2, embedding_dim=width, num_heads=heads, mlp_dim=hidden)
+        self.transformer = TwoWayTransformer(width, heads=heads, hidden=hidden)
         self.iou_token = nn.Embedding(1, width)
         self.mask_tokens = nn.Embedding(1 + CANDIDATES, width)
         middle, last = width // 4, width // 8
@@ -53,8 +54,10 @@ class VolumeMaskDecoder(nn.Module):
             nn.ConvTranspose3d(middle, last, 2, stride=2),
             nn.GELU(),
         )
-        self.output_hypernetworks_mlps = nn.ModuleList(MLP(width, width, last, 3) for _ in range(1 + CANDIDATES))
-        self.iou_prediction_head = MLP(width, iou_hidden, 1 + CANDIDATES, 3)
+        self.output_hypernetworks_mlps = nn.ModuleList(
+            Perceptron((width, width, width, last)) for _ in range(1 + CANDIDATES)
+        )
+        self.iou_prediction_head = Perceptron((width, iou_hidden, iou_hidden, 1 + CANDIDATES))
         self.txt_align_upscaled_embedding = nn.Linear(width, last)
 
     def forward(
@@ -80,8 +83,8 @@ class VolumeMaskDecoder(nn.Module):
         """
         chosen = slice(1, None) if multimask else slice(0, 1)
         own = torch.cat([self.iou_token.weight, self.mask_tokens.weight]).expand(tokens.shape[0], -1, -1)
-        # The transformer is written for two axes, which it flattens at once.
-        answers, cells = self.transformer(embedding.flatten(3), position.flatten(3), torch.cat([own, tokens], 1))
+        rows = [part.flatten(2).transpose(1, 2) for part in (embedding, position)]
+        answers, cells = self.transformer(torch.cat([own, tokens], 1), *rows)
         upscaled = self.output_upscaling(cells.transpose(1, 2).reshape(embedding.shape))
         heads = list(self.output_hypernetworks_mlps)[chosen]
         asked = answers[:, 1 : 2 + CANDIDATES][:, chosen].unbind(1)

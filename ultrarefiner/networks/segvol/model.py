@@ -121,11 +121,13 @@ class SegVol(nn.Module):
             Logits of 1 or 3 masks on the grid ``mask_size``, and their estimated IoU.
 
         Raises:
-            ValueError: no prompt, prompts or an embedding of another shape, or, on a CPU, a label or coordinate that
-                is none.
+            ValueError: no prompt, prompts or an embedding of another shape, no point in ``points``, or, on a CPU, a
+                label that is none, NaN or infinity, a box whose last voxel lies before its first, or a box or point
+                outside the input (by more than half a voxel).
         """
         check_embedding(embedding, (self.width, *self.embedding_size))
-        count = check_prompts(points, boxes, text, volumes=embedding.shape[0], width=self.width)
+        volumes, size = embedding.shape[0], self.volume_size
+        count = check_prompts(points, boxes, text, volumes=volumes, width=self.width, size=size)
         tokens = self.prompt_encoder(points=points, boxes=boxes, text=text)
         source = (embedding + self.prompt_encoder.dense()).expand(count, -1, -1, -1, -1)
         position = self.prompt_encoder.pe_layer.grid(self.embedding_size).to(tokens.dtype)
