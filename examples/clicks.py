@@ -1,63 +1,88 @@
 """A box and clicks in volumes: SegVol in two stages, then a correction that remembers the clicks, on synthetic organs.
 
-Nothing is downloaded. Three sets of volumes are drawn from seeds of their own: one trains, one chooses checkpoints, one
-is reported. After the box, each method gets its own clicks, each in the middle of the largest error of its last answer:
+Nothing is downloaded. Three sets of volumes are drawn from seeds of their own: one trains, one chooses, one is
+reported. After the box, each method gets its own clicks, each in the middle of the largest error of its last answer.
+Compared are the decoder that is simply told the clicks as points ("decoder"), the learned correction, and a rule that
+has nothing to learn and writes each click into its neighbours (how many, the choosing volumes say); both work on the
+decoder's answer to box and clicks, or on its answer to the box alone ("box"):
 
-    python examples/clicks.py --small                about half an hour on one core of a busy machine
+    python examples/clicks.py --small                 about an hour on one core
     python examples/clicks.py --precision bf16-mixed  SegVol at its published size, for a GPU
 
-It ends with a table of Dice over clicks, ``clicks.md``, the same as a picture, and slices. Broken off, it goes on.
+It ends with tables over clicks, ``clicks.md``, the Dice as a picture, and slices; where nilearn is installed also for
+its MNI template of a brain, a volume that none of the networks was made for. Broken off, it goes on.
 """
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
 import torch
+from conversations import Method, chosen_count, converse, curves, surface_tables, worst_slices
+from real_volume import brain_cases
 
 import ultrarefiner as ur
 from ultrarefiner.checkpoints import read_tensors
 from ultrarefiner.data import FittedVolumes, OrganCases, OrganPhantoms, VolumeAugmentation
-from ultrarefiner.evaluation import SlicePanel, click_figure, click_table, segmentation_metrics, volume_figure
+from ultrarefiner.evaluation import click_figure, click_table, volume_figure
 from ultrarefiner.networks import SegVol, build_segvol
-from ultrarefiner.prompts import box_from_middle_slice
-from ultrarefiner.refinement import GRUCorrection
-from ultrarefiner.training import (
-    Answer,
-    CorrectionRecipe,
-    Recipe,
-    SegVolRecipe,
-    dice_of_volumes,
-    simulate_clicks,
-    train,
-)
+from ultrarefiner.refinement import GRUCorrection, WrittenClicks
+from ultrarefiner.training import CorrectionRecipe, Recipe, SegVolRecipe, train
 
-REPEATED = "decoder, told the clicks"
-CLICKS = 5
-SHOWN = (0, 1, 3)
+BASELINE = "decoder"  # told every click
+COUNTS = (15, 30, 60, 120)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How one stage trains."""
+
+    epochs: int
+    epoch_size: int
+    batch_size: int
+    rate: float
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Numbers that go together; ``passes`` are epochs of stage 1, of stage 2 and of the correction."""
+    """Numbers that go together: of the network, of the volumes that train, choose and are reported, of each stage."""
 
     network: Literal["base", "tiny"]
     size: tuple[int, int, int]
     volumes: tuple[int, int, int]
-    epoch_size: int
-    passes: tuple[int, int, int]
-    rates: tuple[float, float, float]
+    box: Stage
+    box_points: Stage
+    correction: Stage
     points: int
     radius: float
     flips: float
 
 
-FULL = Scale("base", (32, 256, 256), (400, 20, 40), 1000, (60, 20, 10), (1e-4, 5e-5, 1e-3), 2000, 20.0, 0.2)
-SMALL = Scale("tiny", (24, 48, 48), (200, 10, 30), 500, (16, 6, 10), (1e-3, 5e-4, 1e-3), 100, 8.0, 0.0)
+FULL = Scale(
+    "base",
+    (32, 256, 256),
+    (400, 20, 40),
+    Stage(60, 1000, 4, 1e-4),
+    Stage(40, 1000, 4, 1e-4),
+    Stage(10, 1000, 4, 1e-3),
+    400,
+    20.0,
+    0.2,
+)
+SMALL = Scale(
+    "tiny",
+    (24, 48, 48),
+    (200, 10, 30),
+    Stage(16, 500, 4, 1e-3),
+    Stage(12, 1000, 4, 1e-3),
+    Stage(12, 1000, 8, 1e-3),
+    300,
+    12.0,
+    0.0,
+)
 
 
 def arguments() -> argparse.Namespace:
@@ -78,109 +103,81 @@ def cases(args: argparse.Namespace, scale: Scale, which: int) -> FittedVolumes:
     return FittedVolumes(OrganCases(volumes), scale.size)
 
 
-def fit(recipe: Recipe, args: argparse.Namespace, scale: Scale, stage: int, folder: Path) -> None:
+def fit(recipe: Recipe, args: argparse.Namespace, scale: Scale, stage: Stage, folder: Path) -> None:
     """Train one stage, and leave the best weights in the recipe's module."""
     training = cases(args, scale, 0)
-    options: dict[str, Any] = {"batch_size": 8 if stage == 2 else 4, "seed": args.seed, "precision": args.precision}
     result = train(
         recipe,
         training,
         validation=cases(args, scale, 1),
         folder=folder,
-        epochs=args.epochs or scale.passes[stage],
-        epoch_size=min(scale.epoch_size, len(training)),
-        **options,
+        epochs=args.epochs or stage.epochs,
+        epoch_size=min(stage.epoch_size, len(training)),
+        batch_size=stage.batch_size,
+        seed=args.seed,
+        precision=args.precision,
     )
     recipe.module.load_state_dict(read_tensors(result.best)["model"])
     print(f"{folder.name}: Dice of the choosing cases {result.best_dice:.3f}")
 
 
-def converse(model: SegVol, correction: GRUCorrection | None, test: FittedVolumes) -> list[tuple[Answer, ...]]:
-    """Of every case the answers after the box and each click; with a correction the decoder sees the box alone."""
-    found = []
-    for index in range(len(test)):
-        case = test[index]
-        box = box_from_middle_slice(case.mask[None]).boxes
-        with torch.no_grad():
-            embedding = model.encode(case.image[None])
-            found.append(
-                simulate_clicks(
-                    model,
-                    embedding,
-                    box,
-                    case.mask[None],
-                    clicks=CLICKS,
-                    correction=correction,
-                    redecode=correction is None,
-                )
-            )
-    return found
+def methods(args: argparse.Namespace, scale: Scale, out: Path) -> tuple[SegVol, dict[str, Method]]:
+    """Train all there is to train; the network, and who answers the clicks after it."""
+    torch.manual_seed(args.seed)
+    model = build_segvol(scale.network, volume_size=scale.size, pe_order="aligned")
+    flips = VolumeAugmentation(flip=scale.flips) if scale.flips > 0 else None
+    fit(SegVolRecipe(model, learning_rate=scale.box.rate, augmentation=flips), args, scale, scale.box, out / "box")
+    told = SegVolRecipe(model, stage="box_points", learning_rate=scale.box_points.rate, augmentation=flips)
+    fit(told, args, scale, scale.box_points, out / "box_points")
+    found: dict[str, Method] = {BASELINE: Method(None, redecode=True)}
+    choosing = cases(args, scale, 1)
+    for redecode in (False, True):
+        first = BASELINE if redecode else "box"
+        correction = GRUCorrection(points=scale.points, radius=scale.radius, hidden=128, gain=4.0)
+        recipe = CorrectionRecipe(
+            model, correction, redecode=redecode, learning_rate=scale.correction.rate, augmentation=flips
+        )
+        fit(recipe, args, scale, scale.correction, out / f"correction_redecode_{redecode}".lower())
+        rule = Method(WrittenClicks(radius=scale.radius), redecode=redecode)
+        count = chosen_count(model, rule, choosing, COUNTS)
+        written = WrittenClicks(count=count, radius=scale.radius)
+        found[f"{first} + rule ({count} voxels)"] = replace(rule, correction=written)
+        found[f"{first} + correction"] = Method(correction.eval(), redecode=redecode)
+    return model.eval(), found
 
 
-def dice(conversations: list[tuple[Answer, ...]], test: FittedVolumes) -> np.ndarray:
-    """Cases by clicks."""
-    return np.array(
-        [
-            [float(dice_of_volumes(answer.logits.sigmoid(), test[index].mask[None])) for answer in answers]
-            for index, answers in enumerate(conversations)
-        ]
-    )
-
-
-def pictures(conversations: dict[str, list[tuple[Answer, ...]]], test: FittedVolumes, path: Path) -> None:
-    """Of the first volume's organs and every method the slice with the largest error after the box."""
-    rows = []
-    for index in range(min(2, len(test))):
-        case = test[index]
-        _, *pixel = test.dataset[index].spacing
-        first = next(iter(conversations.values()))[index][0].logits[0, 0] > 0
-        place = int((first ^ (case.mask[0] > 0.5)).sum((1, 2)).argmax())
-        for method, conversation in conversations.items():
-            row = []
-            for clicks in SHOWN:
-                prediction = conversation[index][clicks].logits[0, :, place] > 0
-                target = case.mask[:, place] > 0.5
-                name = f"{case.name.split('/')[-1]}: {method}"
-                metrics = segmentation_metrics(prediction, target, spacing=pixel)
-                rank = "box" if clicks == 0 else f"{clicks} click{'s' if clicks > 1 else ''}"
-                row.append(SlicePanel(name, rank, case.image[:, place], prediction, target, metrics, tuple(pixel)))
-            rows.append(row)
-    volume_figure(rows, path, dots_per_inch=110)
+def report(
+    model: SegVol, found: dict[str, Method], test: FittedVolumes, out: Path, *, seed: int, surfaces: bool
+) -> str:
+    """Tables as markdown and pictures of what the methods make of some cases; the tables once more, to be printed."""
+    out.mkdir(parents=True, exist_ok=True)
+    answers = {name: converse(model, method, test) for name, method in found.items()}
+    values = curves(answers, test)
+    groups = list(test.dataset.groups)
+    table = click_table(values, groups, against=BASELINE, seed=seed)
+    if surfaces:
+        table += "\n" + surface_tables(answers, test, against=BASELINE, seed=seed)
+    (out / "clicks.md").write_text(table, encoding="utf-8")
+    click_figure(values, out / "clicks.png", groups=groups, seed=seed)
+    volume_figure(worst_slices(answers, test), out / "slices.png", dots_per_inch=110)
+    return table
 
 
 def main() -> None:
     args = arguments()
     scale = SMALL if args.small else FULL
     out = args.out / ("small" if args.small else "full") / f"seed{args.seed}"
-    torch.manual_seed(args.seed)
-    model = build_segvol(scale.network, volume_size=scale.size, pe_order="aligned")
-    correction = GRUCorrection(points=scale.points, radius=scale.radius, hidden=128)
-    augmentation = VolumeAugmentation(flip=scale.flips) if scale.flips > 0 else None
-
-    stages: tuple[Literal["box", "box_points"], ...] = ("box", "box_points")
-    for number, stage in enumerate(stages):
-        recipe = SegVolRecipe(model, stage=stage, learning_rate=scale.rates[number], augmentation=augmentation)
-        fit(recipe, args, scale, number, out / f"segvol_{stage}")
-    fit(
-        CorrectionRecipe(model, correction, redecode=False, learning_rate=scale.rates[2], augmentation=augmentation),
-        args,
-        scale,
-        2,
-        out / "correction",
-    )
-
-    model.eval()
-    correction.eval()
+    model, found = methods(args, scale, out)
     test = cases(args, scale, 2)
-    conversations = {REPEATED: converse(model, None, test), "with the correction": converse(model, correction, test)}
-    curves = {name: dice(found, test) for name, found in conversations.items()}
-    groups = list(test.dataset.groups)
-    table = click_table(curves, groups, against=REPEATED, seed=args.seed)
-    (out / "clicks.md").write_text(table, encoding="utf-8")
-    click_figure(curves, out / "clicks.png", groups=groups, seed=args.seed)
-    pictures(conversations, test, out / "slices.png")
+    table = report(model, found, test, out, seed=args.seed, surfaces=True)
     print(f"ultrarefiner {ur.__version__}, {len(test)} cases of volumes that no stage has seen\n\n{table}")
-    print(f"pictures: {out / 'clicks.png'}, {out / 'slices.png'}")
+    brain = brain_cases(scale.size)
+    if brain is None:
+        print("no real volume: pip install nilearn brings its MNI template of a brain")
+    else:
+        table = report(model, found, brain, out / "mni", seed=args.seed, surfaces=False)
+        print(f"nilearn's MNI template, one volume, which is unlike all that was trained on\n\n{table}")
+    print(f"pictures and tables: {out}")
 
 
 if __name__ == "__main__":

@@ -50,6 +50,7 @@ from ultrarefiner.refinement import (
     ROICropper,
     SoftSelection,
     UncertaintyGate,
+    WrittenClicks,
 )
 from ultrarefiner.sam import SAM, MedSAMInput, SAMInput, build_sam
 from ultrarefiner.simulation import AtResolution, FailureSimulator, SimpleFailures
@@ -57,6 +58,8 @@ from ultrarefiner.systems import (
     AtSize,
     AutoMedSAM,
     AutoSAM,
+    CorrectedNetwork,
+    ImageSegmenter,
     InteractiveSession,
     SAMRefiner,
     UltraRefiner,
@@ -102,6 +105,7 @@ __all__ = [
     "BoxBackground",
     "Centroid",
     "Clicks",
+    "CorrectedNetwork",
     "DeepSupervision",
     "DiceBCELoss",
     "DiceLoss",
@@ -112,6 +116,7 @@ __all__ = [
     "FocalLoss",
     "ForegroundLogits",
     "GRUCorrection",
+    "ImageSegmenter",
     "InteractiveSession",
     "IoURegressionLoss",
     "LearnedGate",
@@ -144,6 +149,7 @@ __all__ = [
     "VolumeSegmenter",
     "WeakBoxLoss",
     "WeightAnchor",
+    "WrittenClicks",
     "__version__",
     "build_autosam_generator",
     "build_microsegnet",

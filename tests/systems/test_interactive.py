@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -95,6 +96,8 @@ def test_an_answer_that_fails_leaves_all_as_it_was() -> None:
 def test_the_spacing_gives_the_objects_size() -> None:
     volume, image = torch.zeros(1, 4, 4, 4), torch.zeros(3, 4, 4)
     cases = [(volume, None, 8.0), (volume, (5.0, 2.0, 1.0), 0.08), (image, (5.0, 2.0), 40.0)]
+    cases += [(volume, np.array([5.0, 2.0, 1.0]), 0.08), (image, torch.tensor([5.0, 2.0]), 40.0)]
+    cases += [(image, tuple(np.float32([5.0, 2.0])), 40.0)]
     for pixels, spacing, expected in cases:
         session = InteractiveSession(Painter(), pixels, spacing=spacing)
         session.box((0, 0, 0, 1, 1, 1) if pixels is volume else (0, 0, 1, 1))
@@ -140,11 +143,18 @@ def test_with_segvol_clicks_encode_nothing_and_undo_is_exact(size) -> None:
     [
         (torch.zeros(4, 4), {}, "volume must be"),
         (torch.zeros(1, 0, 4, 4), {}, "at least one voxel"),
-        ("volume", {}, "a str"),
+        ("volume", {}, "a str; add the channel"),
+        (np.zeros((4, 4, 4)), {}, r"a ndarray; convert it with torch.from_numpy\(volume\)"),
+        (torch.zeros(1, 4, 4, 4, dtype=torch.complex64), {}, "volume must hold real numbers, .* torch.complex64"),
         (torch.tensor([[[[0.0, float("nan")]]]]), {}, "NaN"),
         (torch.zeros(1, 4, 4, 4), {"spacing": (1.0, 1.0)}, "spacing must be 3 numbers"),
         (torch.zeros(1, 4, 4, 4), {"spacing": (1.0, 1.0, 0.0)}, "above 0"),
         (torch.zeros(1, 4, 4, 4), {"spacing": (1.0, 1.0, float("nan"))}, "above 0"),
+        (torch.zeros(1, 4, 4, 4), {"spacing": 1.0}, "spacing must be 3 numbers above 0, .* but it is 1.0; pass None"),
+        (torch.zeros(1, 4, 4, 4), {"spacing": (1.0, None, 1.0)}, r"but it is \(1.0, None, 1.0\)"),
+        (torch.zeros(1, 4, 4, 4), {"spacing": "111"}, "but it is '111'"),
+        (torch.zeros(1, 4, 4, 4), {"spacing": (True, 1.0, 1.0)}, "above 0"),
+        (torch.zeros(1, 4, 4, 4), {"spacing": torch.ones(2, 2)}, "spacing must be 3 numbers"),
     ],
 )
 def test_volumes_that_are_none(volume, options, message) -> None:
@@ -153,16 +163,66 @@ def test_volumes_that_are_none(volume, options, message) -> None:
 
 
 @pytest.mark.usefixtures("unhooked")
-@pytest.mark.parametrize("position", [(0, 0, 4), (-1, 0, 0), (0, 0), (0.5, 0, 0), "abc"])
-def test_clicks_outside(position) -> None:
+@pytest.mark.parametrize(
+    ("position", "came"),
+    [
+        ((0, 0, 4), r"\(0, 0, 4\)"),
+        ((-1, 0, 0), r"\(-1, 0, 0\)"),
+        ((0, 0), r"\(0, 0\)"),
+        ((0.5, 0, 0), r"\(0.5, 0, 0\)"),
+        ("abc", "'abc'"),
+        ((True, True, False), r"\(True, True, False\)"),
+        (np.array([True, True, False]), r"\[True, True, False\] of bool"),
+        (np.array([1.0, 2.0, 3.0]), r"\[1.0, 2.0, 3.0\] of float64"),
+        (torch.tensor([1.0, 2.0, 3.0]), r"\[1.0, 2.0, 3.0\] of torch.float32"),
+    ],
+)
+def test_clicks_outside(position, came) -> None:
     session = InteractiveSession(Painter(), torch.zeros(1, 4, 4, 4))
-    with pytest.raises(ValueError, match="position must be 3 whole numbers"):
+    with pytest.raises(ValueError, match=rf"position must be 3 whole numbers.* but it is {came}; it counts voxels"):
         session.click(position)
     assert session.history == ()
 
 
 @pytest.mark.usefixtures("unhooked")
-@pytest.mark.parametrize("box", [(0, 0, 0, 4, 3, 3), (2, 0, 0, 1, 3, 3), (0, 0, 3, 3), (0.0, 0, 0, 1, 1, 1)])
+@pytest.mark.parametrize(
+    "positive", [1, 0, -1, "negative", None, 0.3, torch.tensor(1), np.int8(0), torch.tensor([True])]
+)
+def test_labels_are_not_guessed_at(positive) -> None:
+    session = InteractiveSession(Painter(), torch.zeros(1, 4, 4, 4))
+    with pytest.raises(ValueError, match="positive must be True, for the object, or False, for what is not, but it is"):
+        session.click((0, 0, 0), positive)
+    assert session.history == ()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda *numbers: list(numbers),
+        lambda *numbers: np.array(numbers),
+        lambda *numbers: np.array(numbers, dtype=np.uint8),
+        lambda *numbers: torch.tensor(numbers, dtype=torch.int32),
+        lambda *numbers: [np.int64(number) for number in numbers],
+        lambda *numbers: list(torch.tensor(numbers)),
+    ],
+)
+@pytest.mark.parametrize("truth", [bool, np.bool_, torch.tensor])
+def test_whole_numbers_and_truths_of_every_kind(given, truth) -> None:
+    session = InteractiveSession(Painter(), torch.zeros(1, 4, 4, 4))
+    session.box(given(0, 1, 2, 3, 3, 3))
+    session.click(given(1, 2, 3), truth(True))
+    session.click(given(3, 2, 1), truth(False))
+    expected = Interaction("box", (0, 1, 2, 3, 3, 3)), Interaction("click", (1, 2, 3), True)
+    assert session.history == (*expected, Interaction("click", (3, 2, 1), False))
+    assert all(type(number) is int for one in session.history for number in one.voxels)
+    assert session.history[2].positive is False
+
+
+@pytest.mark.usefixtures("unhooked")
+@pytest.mark.parametrize(
+    "box",
+    [(0, 0, 0, 4, 3, 3), (2, 0, 0, 1, 3, 3), (0, 0, 3, 3), (0.0, 0, 0, 1, 1, 1), (0, 0, 0, 1, 1, True), None, "000111"],
+)
 def test_boxes_that_are_none(box) -> None:
     session = InteractiveSession(Painter(), torch.zeros(1, 4, 4, 4))
     with pytest.raises(ValueError, match="box must be 6 whole numbers"):
@@ -171,3 +231,65 @@ def test_boxes_that_are_none(box) -> None:
     session.click(torch.tensor([3, 3, 3]))
     assert isinstance(session.clicks, Clicks)
     assert session.mask.sum() == 9
+
+
+class Listener(Painter):
+    """A text says how many voxels of the first row are the object; prompts are painted on them."""
+
+    def start(self, volume, *, text=None):
+        return super().start(volume), text
+
+    def segment(self, state, box, clicks):
+        volume, text = state
+        logits = super().segment(volume, box, clicks)
+        logits.view(-1)[: int(text or 0)] += 2
+        return logits
+
+
+def test_a_text_is_answered_at_once_and_after_all_is_undone() -> None:
+    session = InteractiveSession(Listener(), torch.zeros(1, 4, 4, 4), text=3)
+    assert session.history == ()
+    assert session.mask.sum() == 3
+    alone = session.logits.clone()
+    session.click((3, 3, 3))
+    assert session.mask.sum() == 4
+    session.undo()
+    assert torch.equal(session.logits, alone)
+    with pytest.raises(ValueError, match="nothing to take back"):
+        session.undo()
+    assert InteractiveSession(Listener(), torch.zeros(1, 4, 4, 4)).logits is None
+
+
+def test_a_model_without_ears_takes_no_text() -> None:
+    model = Painter()
+    with pytest.raises(ValueError, match=r"text must be None for Painter, whose start\(\) takes none"):
+        InteractiveSession(model, torch.zeros(1, 4, 4, 4), text=3)
+    assert model.started == 0
+
+
+def test_segvol_listens_to_text_in_a_session() -> None:
+    torch.manual_seed(0)
+    model = VolumeSegmenter(build_segvol("tiny", volume_size=(8, 16, 16)).eval())
+    volume, (text, other) = torch.rand(1, 10, 20, 24), torch.randn(2, 1, 96)
+    session = InteractiveSession(model, volume, text=text)
+    alone = session.logits.clone()
+    assert torch.equal(alone, model(volume, text=text))
+    assert not torch.allclose(alone, model(volume, text=other))
+    session.box((1, 2, 3, 8, 18, 20))
+    assert torch.equal(session.logits, model(volume, box=(1, 2, 3, 8, 18, 20), text=text))
+    assert not torch.allclose(session.logits, model(volume, box=(1, 2, 3, 8, 18, 20)))
+    session.undo()
+    assert torch.equal(session.logits, alone)
+
+
+def test_a_model_that_needs_no_prompt_is_shown_before_the_first() -> None:
+    model = Painter()
+    model.answers_unprompted = True
+    session = InteractiveSession(model, torch.zeros(1, 4, 4))
+    assert torch.equal(session.logits, torch.full((1, 4, 4), -1.0))
+    session.click((1, 1))
+    session.undo()
+    assert torch.equal(session.logits, torch.full((1, 4, 4), -1.0))
+    model.fails = True
+    with pytest.raises(RuntimeError, match="no answer"):
+        InteractiveSession(model, torch.zeros(1, 4, 4))

@@ -171,6 +171,32 @@ def test_the_decoder_alone_hears_the_clicks_and_somebody_must() -> None:
         simulate_clicks(model, embedding, box, seen.masks, clicks=1, redecode=False)
 
 
+def test_without_a_box_the_first_click_lies_in_the_object_and_prompts_alone() -> None:
+    model, seen = segvol(), batch()
+    with torch.no_grad():
+        embedding = model.encode(seen.images)
+        found = simulate_clicks(model, embedding, None, seen.masks, clicks=2)
+        first = next_click(torch.zeros_like(seen.masks), seen.masks)
+        points = first.positions.float(), first.positive.long()
+        alone = model.enlarge(model.decode(embedding, points=points).mask_logits)
+    assert found[0].logits.sigmoid().eq(0).all()
+    assert torch.equal(found[1].clicks.positions, first.positions)
+    assert first.positive.all()
+    torch.testing.assert_close(found[1].logits, alone)
+    with pytest.raises(ValueError, match="redecode must be True where boxes is None"):
+        simulate_clicks(model, embedding, None, seen.masks, clicks=1, correction=correction(), redecode=False)
+
+
+def test_stage_two_sees_clicks_alone_as_often_as_it_is_told() -> None:
+    def loss(share: float) -> float:
+        recipe = SegVolRecipe(segvol(), stage="box_points", augmentation=None, clicks_alone=share)
+        return recipe.step(batch(), generator(4)).loss.item()
+
+    assert loss(0.0) != loss(1.0)
+    with pytest.raises(ValueError, match=r"clicks_alone in \[0, 1\]"):
+        SegVolRecipe(segvol(), stage="box_points", clicks_alone=1.5)
+
+
 @pytest.mark.parametrize("build", ["box", "box_points", "correction"])
 def test_a_volume_without_the_object_does_not_count(build: str) -> None:
     model = segvol()
@@ -265,3 +291,98 @@ def test_other_stages_and_dimensions_are_refused(unhooked: None) -> None:
         SegVolRecipe(segvol(), stage="points")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="correction must be for 3 dimensions"):
         CorrectionRecipe(segvol(), correction(dimensions=2))
+
+
+class Recording(torch.nn.Module):
+    """A loss that keeps the targets it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loss, self.targets = DiceBCELoss(reduction="none"), []
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        self.targets.append(target)
+        return self.loss(logits, target)
+
+
+@pytest.mark.parametrize("build", ["box", "box_points", "correction"])
+def test_a_step_sees_the_volumes_augmented_and_validation_does_not(build: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, recording, images = segvol(), Recording(), []
+    encode = model.encode
+    monkeypatch.setattr(model, "encode", lambda seen: (images.append(seen), encode(seen))[1])
+    flip = VolumeAugmentation(flip=1.0, intensity=0.0)
+    options: dict[str, Any] = {"augmentation": flip, "loss": recording}
+    recipe = (
+        CorrectionRecipe(model, correction(), **options)
+        if build == "correction"
+        else SegVolRecipe(model, stage=build, **options)
+    )
+    plain = batch()
+    recipe.step(plain, generator(4))
+    assert torch.equal(images[0], plain.images.flip(2, 3, 4))
+    masks = plain.masks.flip(2, 3, 4).flatten(3)
+    assert all(torch.equal(target, masks.expand_as(target)) for target in recording.targets)
+    assert recording.targets
+    with torch.no_grad():
+        recipe.predict(plain, range(4))
+    assert torch.equal(images[1], plain.images)
+    assert not torch.equal(images[0], images[1])
+
+
+@pytest.mark.parametrize("redecode", [True, False])
+@pytest.mark.parametrize("weight", ["boundary_weight", "consistency_weight"])
+def test_each_term_has_a_gradient_at_the_correction_in_its_weight(weight: str, redecode: bool) -> None:
+    """A value that changes with a weight would be there of a term cut off from the graph as well."""
+
+    def gradient(value: float) -> Tensor:
+        corrected = correction(radius=3.0)
+        for head in (corrected.value_head, corrected.shift_head):
+            torch.nn.init.normal_(head.weight, std=0.2, generator=generator(5))
+        options: dict[str, Any] = {"boundary_weight": 0.0, "consistency_weight": 0.0, weight: value}
+        recipe = CorrectionRecipe(segvol(), corrected, redecode=redecode, augmentation=None, jitter=0, **options)
+        recipe.step(batch(), generator(4)).loss.backward()
+        assert all(parameter.grad is not None for parameter in corrected.parameters())
+        return torch.cat([parameter.grad.flatten() for parameter in corrected.parameters()])
+
+    without, once, twice = (gradient(value) for value in (0.0, 1.0, 2.0))
+    of_term = once - without
+    assert of_term.norm() > 1e-3 * without.norm()
+    torch.testing.assert_close(twice - once, of_term, rtol=1e-3, atol=1e-4 * float(of_term.norm()))
+
+
+def test_the_distance_from_the_surface_has_a_gradient_at_the_network() -> None:
+    def gradient(value: float) -> Tensor:
+        model = segvol()
+        recipe = SegVolRecipe(model, stage="box_points", augmentation=None, clicks_alone=0.0, boundary_weight=value)
+        recipe.step(batch(), generator(4)).loss.backward()
+        return torch.cat([one.grad.flatten() for one in model.parameters() if one.grad is not None])
+
+    without, once = gradient(0.0), gradient(1.0)
+    assert (once - without).norm() > 1e-3 * without.norm()
+
+
+@pytest.mark.parametrize("redecode", [True, False])
+@torch.no_grad()
+def test_the_memory_is_carried_from_click_to_click(redecode: bool) -> None:
+    model, corrected, seen = segvol().double(), correction(radius=6.0).double(), batch()
+    for head in (corrected.value_head, corrected.shift_head):
+        torch.nn.init.normal_(head.weight, std=0.3, generator=generator(5))
+    masks, box = seen.masks.double(), torch.tensor([[4, 8, 8, 12, 24, 24]]).repeat(4, 1)
+    embedding = model.encode(seen.images.double())
+    found = simulate_clicks(model, embedding, box, masks, clicks=3, correction=corrected, redecode=redecode)
+    state = None
+    for before, after in pairwise(found):
+        clicks = after.clicks
+        assert clicks.valid.all()
+        points = clicks.positions.float(), clicks.positive.long()
+        logits = before.logits
+        if redecode:
+            logits = model.enlarge(model.decode(embedding, boxes=box.float(), points=points).mask_logits)
+        else:
+            clicks = type(clicks)(clicks.positions[:, -1:], clicks.positive[:, -1:], clicks.valid[:, -1:])
+        expected = corrected(logits, clicks, state)
+        torch.testing.assert_close(after.logits, expected.logits)
+        if state is not None:
+            forgetful = corrected(logits, clicks, None)
+            assert (forgetful.logits - after.logits).abs().amax((1, 2, 3, 4)).min() > 1e-3, "in every volume"
+        state = expected.state

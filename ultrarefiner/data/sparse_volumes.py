@@ -6,7 +6,6 @@ import copy
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +24,7 @@ from ultrarefiner.data.sparse_labels import SparseLabels
 from ultrarefiner.data.volume_cases import Spacing3D, VolumeCase
 from ultrarefiner.data.volume_intensity import VolumeCrop
 from ultrarefiner.data.volume_patches import Size3D
+from ultrarefiner.ops.resample import linear_weights, resize_linear
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,21 +74,20 @@ class SparseVolume:
     def whole(self, organ: str, size: Size3D) -> tuple[Float[Tensor, "1 _ _ _"], Float[Tensor, "1 _ _ _"]]:
         """Image and mask of an organ in the whole volume, resampled to a size.
 
-        The values are those of `resize_volume` and `resize_mask`, but of the slices only those are read that the result
-        is made of, two for each of its own, one at a time.
+        The values are those of `resize_volume` and `resize_mask`, but slices are read one at a time.
 
         Raises:
             ValueError: no such organ, or the file has voxels that are no numbers.
         """
         mask = self._small_mask(self.label_of(organ), size)
-        depth = self.labels.size[0]
-        places = ((torch.arange(size[0], dtype=torch.float64) + 0.5) * depth / size[0] - 0.5).clamp(min=0)
-        small = lru_cache(maxsize=2)(lambda number: _resized(self._read(slice(number, number + 1)), size))
-        planes = [
-            torch.lerp(small(int(place)), small(min(int(place) + 1, depth - 1)), place - int(place))
-            for place in places.tolist()
-        ]
-        return torch.stack(planes)[None], mask
+        depth, image = self.labels.size[0], torch.zeros(1, *size)
+        weights = linear_weights(depth, size[0], scale=size[0] / depth, like=image, antialias=True)
+        for number in range(depth):
+            plane = self._read(slice(number, number + 1))
+            small = resize_linear(plane, (1, *size[1:]))[0]
+            for place in weights[:, number].nonzero()[:, 0].tolist():
+                image[0, place] += weights[place, number] * small
+        return image, mask
 
     def case(self, organ: str) -> VolumeCase:
         """The whole cropped volume in memory, called "name/organ", with the affine of its own voxels.
@@ -259,10 +258,6 @@ def _mapped(path: Path) -> NDArray[Any]:
         message = f"{path} must hold {' or '.join(KINDS)} (slices, rows, columns), got {what}; prepare it again."
         raise ValueError(message)
     return image
-
-
-def _resized(plane: Tensor, size: Size3D) -> Float[Tensor, "_ _"]:
-    return functional.interpolate(plane[None], size=size[1:], mode="bilinear", align_corners=False)[0, 0]
 
 
 def _nearest(side: int, wanted: int) -> Tensor:

@@ -16,7 +16,7 @@ from ultrarefiner.data.challenge_npz import InteractiveCase, read_interactive_ca
 from ultrarefiner.data.stored_frame import Index3D
 from ultrarefiner.data.volume_intensity import VolumeCrop, foreground_crop, normalise_foreground
 from ultrarefiner.evaluation.window_bar import window_bar
-from ultrarefiner.systems import InteractiveModel, VolumeState
+from ultrarefiner.systems import InteractiveModel
 from ultrarefiner.types import Clicks
 
 
@@ -125,9 +125,6 @@ def answer_case(
         with window_bar(model, shown=progress):
             answer = model.segment(state, box or None, clicks)
         part.crop(segs)[answer[0].cpu() > 0] = number
-        if isinstance(state, VolumeState):  # what only this object needed: hundreds of objects would fill the memory
-            state.rounds.clear()
-            state.window_memory.clear()
     return segs
 
 

@@ -6,6 +6,7 @@ from ultrarefiner.ops.logits import finite_logit
 from ultrarefiner.refinement.correction import Correction, CorrectionState, GRUCorrection
 from ultrarefiner.refinement.gates import Gate, LearnedGate, ProductGate, UncertaintyGate, blend
 from ultrarefiner.refinement.near_clicks import near_clicks
+from ultrarefiner.refinement.point_rows import point_rows
 from ultrarefiner.refinement.point_selection import SelectedPoints, select_errors, select_uncertain
 from ultrarefiner.refinement.point_state import PointState, build_state, unit_coordinates
 from ultrarefiner.refinement.point_writing import write_points, written_voxels
@@ -35,6 +36,7 @@ __all__ = [
     "build_state",
     "finite_logit",
     "near_clicks",
+    "point_rows",
     "select_errors",
     "select_uncertain",
     "unit_coordinates",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ultrarefiner.refinement.point_rows import point_rows, row_length
 from ultrarefiner.refinement.point_selection import check_options, uncertain_voxels, values_at, wrong_voxels
 from ultrarefiner.refinement.point_state import PointState, build_state, unit_coordinates
 from ultrarefiner.refinement.point_writing import Mode, written, written_voxels
@@ -60,13 +62,19 @@ class GRUCorrection(nn.Module):
     r"""Correct logits at a click, with the memory of the clicks before; after any network, in 2-D and 3-D.
 
     The K most uncertain voxels (`select_uncertain`) and the K that clicks say are wrong (`select_errors`) become a
-    state of 2K rows (`build_state`), two steps of a GRU whose hidden state is carried from click to click. Its output
-    and the points' coordinates in [0, 1] together make, linearly, a value for each point and a refinement of its
-    position, :math:`s \tanh(\cdot)` voxels on each axis; the values are written where the points then are
-    (`write_points`). Both heads start at 0: with mode "add" an untrained correction changes nothing.
+    state of 2K rows (`build_state`), two steps of a GRU whose hidden state h is carried from click to click. Then every
+    point i is judged by one small network of h and the point's own coordinates, logit and way from the click, r_i
+    (`point_rows`):
 
-    The published network has one GRU for each of five clicks, carries no state, and moves no point
-    (`PublishedGRUBlock`); here one GRU serves any number of clicks. A volume without a valid click in a call is left as
+    .. math:: u_i = \mathrm{ReLU}(W [h, r_i]), \quad a_i = g\, w_a \cdot u_i, \quad
+        \delta_i = s \tanh(W_\delta u_i)
+
+    The values a are written where the points then are, :math:`\delta` voxels beside their own (`write_points`). Both
+    heads start at 0: with mode "add" an untrained correction changes nothing.
+
+    The published network has one GRU for each of five clicks, carries no state, moves no point, and has a linear head
+    for each of the 2K places in the list (`PublishedGRUBlock`); here one GRU serves any number of clicks, and one head
+    all points, so that what is learnt of one is learnt of all. A volume without a valid click in a call is left as
     it is, and so is its memory. Give it the resolution at which the points matter: 2K points are much of a mask of 64 x
     64 x 32, and little of 512 x 512 x 300.
 
@@ -81,6 +89,9 @@ class GRUCorrection(nn.Module):
         radius: see `select_errors`, in voxels.
         shift: s, the largest refinement of a position in voxels; 0 keeps points on their voxels.
         mode: "add" writes a change, "set" a new logit.
+        gain: g, multiplies the values, and with them how fast they grow in training. A network that is sure of its
+            mistakes has logits of 10 and more there, which a value of 1 does not move.
+        width: of u, what is computed for each point.
 
     Raises:
         ValueError: a number is out of range.
@@ -108,22 +119,26 @@ class GRUCorrection(nn.Module):
         radius: float = 20.0,
         shift: float = 1.0,
         mode: Mode = "add",
+        gain: float = 1.0,
+        width: int = 64,
     ) -> None:
         super().__init__()
-        if points < 1 or hidden < 1 or dimensions not in (2, 3) or shift < 0 or mode not in ("add", "set"):
+        numbers = min(points, hidden, width) >= 1 and shift >= 0 and 0 < gain < math.inf
+        if not numbers or dimensions not in (2, 3) or mode not in ("add", "set"):
             message = (
-                'GRUCorrection takes points and hidden >= 1, dimensions 2 or 3, shift >= 0 and mode "add" or "set", '
-                f"but was given points={points}, hidden={hidden}, dimensions={dimensions}, shift={shift} and "
-                f"mode={mode!r}."
+                "GRUCorrection takes points, hidden and width >= 1, dimensions 2 or 3, shift >= 0, a finite gain > 0 "
+                f'and mode "add" or "set", but was given points={points}, hidden={hidden}, width={width}, '
+                f"dimensions={dimensions}, shift={shift}, gain={gain} and mode={mode!r}."
             )
             raise ValueError(message)
         check_options(count=points, tau=tau, radius=radius)
         self.points, self.hidden, self.dimensions = points, hidden, dimensions
         self.tau, self.radius, self.shift, self.mode = tau, radius, shift, mode
-        coordinates = 2 * points * dimensions
+        self.gain, self.width = gain, width
         self.gru = nn.GRU(points * (2 * dimensions + 2), hidden, batch_first=True)
-        self.value_head = nn.Linear(hidden + coordinates, 2 * points)
-        self.shift_head = nn.Linear(hidden + coordinates, coordinates) if shift > 0 else None
+        self.judge = nn.Linear(hidden + row_length(dimensions), width)
+        self.value_head = nn.Linear(width, 1)
+        self.shift_head = nn.Linear(width, dimensions) if shift > 0 else None
         for head in (self.value_head, self.shift_head):
             if head is not None:
                 nn.init.zeros_(head.weight)
@@ -153,7 +168,8 @@ class GRUCorrection(nn.Module):
         before = state or self._start(clicks)
         first_click = before.first_click.where(before.started[:, None], _first_valid(clicks))
         points = self._look(logits, clicks, first_click)
-        hidden, values, moves = self.read(points.sequence(), points.indices, size, before.hidden)
+        rows = point_rows(points, logits, clicks, radius=self.radius)
+        hidden, values, moves = self.read(points.sequence(), rows, before.hidden)
         positions = points.indices + moves
         valid = points.valid & now[:, None]
         check_points(positions, values, valid)
@@ -170,8 +186,7 @@ class GRUCorrection(nn.Module):
     def read(
         self,
         sequence: Float[Tensor, "b t kf"],
-        indices: Int[Tensor, "b points d"],
-        size: tuple[int, ...],
+        rows: Float[Tensor, "b points f"],
         hidden: Float[Tensor, "b hidden"],
     ) -> tuple[Float[Tensor, "b hidden"], Float[Tensor, "b points"], Float[Tensor, "b points d"]]:
         """The GRU over states and the heads on its last step.
@@ -180,8 +195,7 @@ class GRUCorrection(nn.Module):
 
         Args:
             sequence: rows of one click or more, `PointState.sequence`.
-            indices: the voxels of the latest.
-            size: of the volume.
+            rows: `point_rows` of the latest.
             hidden: before the first of them.
 
         Returns:
@@ -191,15 +205,18 @@ class GRUCorrection(nn.Module):
             dtype = self.value_head.weight.dtype
             last = self.gru(sequence.to(dtype), hidden.to(dtype)[None].contiguous())[0][:, -1]
             wide = torch.promote_types(dtype, torch.float32)
-            fused = torch.cat([last.to(wide), unit_coordinates(indices, size).flatten(1).to(wide)], 1)
-            values = _linear(self.value_head, fused)
+            # The memory is the same for all points of a volume: it is multiplied once.
+            remembered = functional.linear(last.to(wide), self.judge.weight[:, : self.hidden].to(wide))[:, None]
+            seen = functional.linear(rows.to(wide), self.judge.weight[:, self.hidden :].to(wide))
+            judged = torch.relu(remembered + seen + self.judge.bias.to(wide))
+            values = self.gain * _linear(self.value_head, judged)[..., 0]
             if self.shift_head is None:
-                return last, values, torch.zeros_like(indices, dtype=wide)
-            return last, values, self.shift * torch.tanh(_linear(self.shift_head, fused)).view_as(indices)
+                return last, values, judged.new_zeros(*values.shape, self.dimensions)
+            return last, values, self.shift * torch.tanh(_linear(self.shift_head, judged))
 
     def settings(self) -> dict[str, Any]:
         """The constructor's arguments."""
-        names = ("points", "hidden", "dimensions", "tau", "radius", "shift", "mode")
+        names = ("points", "hidden", "dimensions", "tau", "radius", "shift", "mode", "gain", "width")
         return {name: getattr(self, name) for name in names}
 
     def extra_repr(self) -> str:

@@ -8,6 +8,8 @@ from ultrarefiner.systems.autosam import AutoSAM, MinMaxLogits, legacy_autosam
 from ultrarefiner.systems.autosam_generator import build_autosam_generator
 from ultrarefiner.systems.autosam_light import LightAutoSAM
 from ultrarefiner.systems.click_rounds import ClickRound, PromptedNetwork, next_round
+from ultrarefiner.systems.corrected_network import CorrectedNetwork, NetworkAnswer
+from ultrarefiner.systems.image_segmenter import ImageSegmenter, ImageState
 from ultrarefiner.systems.interactive import Interaction, InteractiveModel, InteractiveSession
 from ultrarefiner.systems.placement import prompts_on_image
 from ultrarefiner.systems.prompted import segment_prompted
@@ -21,11 +23,15 @@ __all__ = [
     "AutoMedSAM",
     "AutoSAM",
     "ClickRound",
+    "CorrectedNetwork",
+    "ImageSegmenter",
+    "ImageState",
     "Interaction",
     "InteractiveModel",
     "InteractiveSession",
     "LightAutoSAM",
     "MinMaxLogits",
+    "NetworkAnswer",
     "PromptedNetwork",
     "SAMRefiner",
     "UltraRefiner",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Real
 from torch import Tensor
 from torch.nn import functional
 
-from ultrarefiner.refinement import CorrectionState, GRUCorrection
+from ultrarefiner.refinement import ClickCorrection, CorrectionState
 from ultrarefiner.types import Clicks
 
 
@@ -44,7 +44,8 @@ class ClickMemory:
 
     Attributes:
         state: of the correction; None before its first click.
-        logits: the last answer, where the next one starts from it; None where the network is asked again.
+        logits: the last answer. Without ``redecode`` the next one starts from it; with it, only a volume without a new
+            click needs it, and it may be None where every volume has one.
     """
 
     state: CorrectionState | None = None
@@ -73,21 +74,22 @@ def next_round(
     clicks: Clicks,
     boxes: Real[Tensor, "b 6"] | None = None,
     text: Float[Tensor, "b c"] | None = None,
-    correction: GRUCorrection | None = None,
+    correction: ClickCorrection | None = None,
     before: ClickMemory | None = None,
     redecode: bool = True,
 ) -> ClickRound:
     """Ask the network, and let the correction work on its answer, by the rule of `training.simulate_clicks`.
 
     With ``redecode`` the network is told the box and all clicks so far, and the correction sees its new answer and all
-    clicks. Without it the network is asked once, for the box (or the text, or without either the first click), and the
-    correction works on the last answer, with the newest click. The hidden state is carried either way. Before the first
-    click nothing is corrected. It is differentiable, and a batch is each of its elements.
+    clicks. Without it the network is asked once, for the box (or the text, or without either the clicks of then), and
+    the correction works on the last answer, with the newest click. The hidden state is carried either way. Before the
+    first click nothing is corrected. A volume whose newest click is not ``valid`` keeps its last answer and memory. It
+    is differentiable, and a batch is each of its elements.
 
     Args:
         network: what is asked.
         embedding: of the volumes, or of one that all prompts ask.
-        clicks: all so far, in voxel indices of the network's input; one that is not ``valid`` is padding.
+        clicks: all so far, one more each round, in voxel indices of the network's input; not ``valid`` is padding.
         boxes: in the same frame.
         text: embeddings.
         correction: None for the network alone.
@@ -101,28 +103,43 @@ def next_round(
         >>> from ultrarefiner.networks import build_segvol
         >>> network = build_segvol("tiny", volume_size=(8, 16, 16))
         >>> embedding = network.encode(torch.rand(1, 1, 8, 16, 16))
-        >>> first = next_round(network, embedding, clicks=Clicks.at([(4, 8, 8)], positive=[True]))
-        >>> first.logits.shape
+        >>> next_round(network, embedding, clicks=Clicks.at([(4, 8, 8)], positive=[True])).logits.shape
         torch.Size([1, 1, 8, 8, 8])
 
     SegVol-GRU-Correction, github.com/MoriiHuang/SegVol_GRU_Correction.
     """
-    count = clicks.positions.shape[1]
-    memory = before or ClickMemory()
-    if redecode or memory.logits is None:
-        known = boxes is not None or text is not None
-        asked = clicks if redecode else _between(clicks, 0, 0 if known else 1)
-        answer: Tensor = network.decode(embedding, points=_points(asked), boxes=boxes, text=text).mask_logits
-        logits = answer if answer.dtype == torch.float64 else answer.float()
-    else:
-        logits = memory.logits
+    known = None if before is None else before.logits
+    if redecode or known is None:
+        points = _points(clicks) if redecode or (boxes is None and text is None) else None
+        answer: Tensor = network.decode(embedding, points=points, boxes=boxes, text=text).mask_logits
+        known = answer if answer.dtype == torch.float64 else answer.float()
+    if clicks.positions.shape[1] == 0:
+        return ClickRound(known, ClickMemory(None if before is None else before.state, known))
+    return _answered(known, clicks, correction, before, network.volume_size, redecode=redecode)
+
+
+def _answered(
+    logits: Tensor,
+    clicks: Clicks,
+    correction: ClickCorrection | None,
+    before: ClickMemory | None,
+    grid: Sequence[int],
+    *,
+    redecode: bool,
+) -> ClickRound:
+    """What the correction makes of an answer, for every volume that was clicked into."""
+    memory, new = before or ClickMemory(), clicks.valid[:, -1:]
     state, written = memory.state, None
-    if correction is not None and count > 0:
-        told = clicks if redecode else _between(clicks, count - 1, count)
+    if correction is not None:
+        heard = clicks if redecode else _last(clicks)
+        told = heard if before is None else replace(heard, valid=heard.valid & new)
         with torch.autocast(logits.device.type, enabled=False):
-            corrected = correction(on_grid(logits, network.volume_size), told, state)
+            corrected = correction(on_grid(logits, grid), told, state)
         logits, state, written = corrected.logits, corrected.state, corrected.written
-    return ClickRound(logits, ClickMemory(state, None if redecode else logits), written)
+    if memory.logits is not None:
+        last = on_grid(memory.logits, logits.shape[2:]).to(logits.dtype)
+        logits = logits.where(new[..., None, None, None], last)
+    return ClickRound(logits, ClickMemory(state, logits), written)
 
 
 def on_grid(logits: Float[Tensor, "b 1 d h w"], grid: Sequence[int]) -> Float[Tensor, "b 1 _ _ _"]:
@@ -138,8 +155,8 @@ def on_grid(logits: Float[Tensor, "b 1 d h w"], grid: Sequence[int]) -> Float[Te
     return functional.interpolate(logits, size, mode="trilinear", align_corners=False)
 
 
-def _between(clicks: Clicks, first: int, stop: int) -> Clicks:
-    return Clicks(clicks.positions[:, first:stop], clicks.positive[:, first:stop], clicks.valid[:, first:stop])
+def _last(clicks: Clicks) -> Clicks:
+    return Clicks(clicks.positions[:, -1:], clicks.positive[:, -1:], clicks.valid[:, -1:])
 
 
 def _points(clicks: Clicks) -> tuple[Tensor, Tensor] | None:

@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
-from typing import Any, Literal, Protocol, runtime_checkable
+from numbers import Real
+from typing import Any, Literal, Protocol, SupportsFloat, SupportsIndex, runtime_checkable
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
+from ultrarefiner.ops.checks import check_no_nan
+from ultrarefiner.systems.told_prompts import told_box, told_label, told_voxel
 from ultrarefiner.types import Clicks
+
+Indices = Sequence[SupportsIndex] | Integer[Tensor, "..."] | Integer[np.ndarray, "..."]
+"""Whole numbers, which count voxels."""
+
+Truth = bool | np.bool_ | Bool[Tensor, ""] | Bool[np.ndarray, ""]
+"""True or False."""
 
 
 @runtime_checkable
 class InteractiveModel(Protocol):
-    """What a session asks: `VolumeSegmenter`, or anything of two methods, in 2-D or 3-D."""
+    """What a session asks: `VolumeSegmenter`, or anything of two methods, in 2-D or 3-D.
+
+    Two things more a model may have, and a session then uses them: a keyword ``text`` of ``start``, and an attribute
+    ``answers_unprompted``. Where that is True, ``segment`` answers also without a box and a click, as that of
+    `CorrectedNetwork` does, and a session shows that answer before anything is said.
+    """
 
     def start(self, volume: Tensor, /) -> Any:
         """What is done once for a volume (1, d, h, w) or an image (c, h, w): encode it."""
@@ -53,7 +68,8 @@ class InteractiveSession:
     last one back. Prompts are voxel indices in the order of the array's axes. A click may come before a box, a second
     box replaces the first, and neither has to come at all. If an answer fails, the session stays as it was.
 
-    Only the latest logits are kept, whatever the number of clicks.
+    Of the answers the session keeps the latest. What the model keeps besides is its own: `VolumeSegmenter` stays within
+    its ``cache_bytes``, whatever the number of clicks, and makes anew, to the same bits, what it dropped.
 
     Args:
         model: `VolumeSegmenter`, or any object with ``start`` and ``segment``.
@@ -81,57 +97,50 @@ class InteractiveSession:
         model: InteractiveModel,
         volume: Float[Tensor, "*shape"],
         *,
-        spacing: Sequence[float] | None = None,
+        text: Any = None,
+        spacing: Sequence[SupportsFloat] | Float[np.ndarray, " axes"] | Float[Tensor, " axes"] | None = None,
     ) -> None:
         _check_volume(volume)
+        if text is not None:
+            _check_listens(model)
         self.model = model
         self.size = tuple(int(side) for side in volume.shape[1:])
         self.spacing = _checked_spacing(spacing, len(self.size))
         self._device = volume.device
         self._said: tuple[Interaction, ...] = ()
-        self._logits: Tensor | None = None
-        self._state = model.start(volume)
+        self._unprompted = text is not None or bool(getattr(model, "answers_unprompted", False))
+        start: Any = model.start
+        self._state = start(volume) if text is None else start(volume, text=text)
+        self._logits: Tensor | None = self._answer()
 
-    def box(self, box: Sequence[int] | Tensor) -> None:
+    def box(self, box: Indices) -> None:
         """Draw a box around the object, in place of an earlier one.
 
         Args:
-            box: its first and its last voxel: (z0, y0, x0, z1, y1, x1) of a volume, (y0, x0, y1, x1) of an image.
+            box: its first and its last voxel: (z0, y0, x0, z1, y1, x1) of a volume, (y0, x0, y1, x1) of an image; whole
+                numbers, in a sequence, an array or a tensor.
 
         Raises:
             ValueError: it is no box, is empty, or leaves the volume.
         """
-        sides = _whole_numbers(box)
-        axes = len(self.size)
-        fits = len(sides) == 2 * axes and all(
-            0 <= first <= last < side for first, last, side in zip(sides[:axes], sides[axes:], self.size, strict=True)
-        )
-        if not fits:
-            message = (
-                f"box must be {2 * axes} whole numbers, the first and then the last voxel inside a volume of "
-                f"{self.size}, but it is {box}; the last is at most the size less 1."
-            )
+        sides = told_box(box, self.size)
+        if sides is None:
+            message = f"box must be {2 * len(self.size)} whole numbers, but it is None; undo() takes a box back."
             raise ValueError(message)
         self._say((*self._said, Interaction("box", sides)))
 
-    def click(self, position: Sequence[int] | Tensor, positive: bool = True) -> None:
+    def click(self, position: Indices, positive: Truth = True) -> None:
         """Say of one voxel whether it lies in the object.
 
         Args:
-            position: (z, y, x) of a volume, (y, x) of an image.
-            positive: True for the object, False for what is not.
+            position: (z, y, x) of a volume, (y, x) of an image; whole numbers, in a sequence, an array or a tensor.
+            positive: True for the object, False for what is not; no number.
 
         Raises:
-            ValueError: it is no voxel, or lies outside the volume.
+            ValueError: it is no voxel, or lies outside the volume, or ``positive`` is neither.
         """
-        voxel = _whole_numbers(position)
-        if len(voxel) != len(self.size) or not all(0 <= at < side for at, side in zip(voxel, self.size, strict=True)):
-            message = (
-                f"position must be {len(self.size)} whole numbers, a voxel from 0 to size - 1 of a volume of "
-                f"{self.size}, but it is {position}; it counts voxels, not millimetres."
-            )
-            raise ValueError(message)
-        self._say((*self._said, Interaction("click", voxel, bool(positive))))
+        said = Interaction("click", told_voxel(position, self.size), told_label(positive))
+        self._say((*self._said, said))
 
     def undo(self) -> None:
         """Take the last box or click back; the answer before it is there again, to the same bits.
@@ -165,17 +174,17 @@ class InteractiveSession:
 
     @property
     def logits(self) -> Float[Tensor, "*shape"] | None:
-        """The latest answer, the session's own; None where nothing was said."""
+        """The latest answer, the session's own; None where nothing was said and the model needs a prompt."""
         return self._logits
 
     @property
     def probability(self) -> Float[Tensor, "*shape"]:
-        """Of the object, for each voxel; 0 where nothing was said."""
+        """Of the object, for each voxel; 0 where there is no answer."""
         return torch.zeros(1, *self.size, device=self._device) if self._logits is None else self._logits.sigmoid()
 
     @property
     def mask(self) -> Bool[Tensor, "*shape"]:
-        """The object, on the volume's own voxels: a probability above 0.5. Empty where nothing was said."""
+        """The object, on the volume's own voxels: a probability above 0.5. Empty where there is no answer."""
         if self._logits is None:
             return torch.zeros(1, *self.size, dtype=torch.bool, device=self._device)
         return self._logits > 0
@@ -192,39 +201,52 @@ class InteractiveSession:
         earlier = self._said
         self._said = said
         try:
-            answer = self.model.segment(self._state, self.drawn_box, self.clicks) if said else None
+            answer = self._answer()
         except BaseException:
             self._said = earlier
             raise
         self._logits = answer
 
+    def _answer(self) -> Tensor | None:
+        if not (self._said or self._unprompted):
+            return None
+        return self.model.segment(self._state, self.drawn_box, self.clicks)
+
 
 def _check_volume(volume: Any) -> None:
     if not isinstance(volume, Tensor) or volume.ndim not in (3, 4) or not volume.numel():
         came = f"of the shape {tuple(volume.shape)}" if isinstance(volume, Tensor) else f"a {type(volume).__name__}"
+        remedy = "add the channel with volume[None]"
+        if isinstance(volume, np.ndarray):
+            remedy = "convert it with torch.from_numpy(volume), and add the channel with [None]"
         message = (
-            f"volume must be (1, d, h, w), or an image (c, h, w), with at least one voxel, but it is {came}; add the "
-            "channel with volume[None]."
+            f"volume must be a tensor (1, d, h, w), or an image (c, h, w), with at least one voxel, but it is {came}; "
+            f"{remedy}."
         )
         raise ValueError(message)
-    low, high = (float(value) for value in volume.detach().aminmax())
-    if low != low or high != high:
-        message = "volume must not hold NaN, but it does; replace it by the value of the background (torch.nan_to_num)."
+    check_no_nan(volume)
+
+
+def _check_listens(model: Any) -> None:
+    names = inspect.signature(model.start).parameters.values()
+    if not any(one.kind is one.VAR_KEYWORD or (one.name == "text" and one.kind > one.POSITIONAL_ONLY) for one in names):
+        message = (
+            f"text must be None for {type(model).__name__}, whose start() takes none, but one came; draw a box or "
+            "click, or use VolumeSegmenter with a network that listens to text."
+        )
         raise ValueError(message)
 
 
-def _checked_spacing(spacing: Sequence[float] | None, axes: int) -> tuple[float, ...] | None:
+def _checked_spacing(spacing: Any, axes: int) -> tuple[float, ...] | None:
     if spacing is None:
         return None
-    sides = tuple(float(side) for side in spacing)
-    if len(sides) != axes or not all(side > 0 and math.isfinite(side) for side in sides):
-        message = f"spacing must be {axes} numbers above 0, in mm, one for each axis, but it is {tuple(spacing)}."
+    plain = spacing.tolist() if isinstance(spacing, (Tensor, np.ndarray)) else spacing
+    sides = tuple(plain) if isinstance(plain, Sequence) and not isinstance(plain, (str, bytes)) else ()
+    numbers = len(sides) == axes and all(isinstance(side, Real) and not isinstance(side, bool) for side in sides)
+    if not numbers or not all(side > 0 and math.isfinite(side) for side in sides):
+        message = (
+            f"spacing must be {axes} numbers above 0, in mm, one for each axis, but it is {spacing!r:.80}; pass None "
+            "where it is not known."
+        )
         raise ValueError(message)
-    return sides
-
-
-def _whole_numbers(values: Any) -> tuple[int, ...]:
-    plain = values.flatten().tolist() if isinstance(values, Tensor) else values
-    if not isinstance(plain, Sequence) or isinstance(plain, str) or not all(isinstance(one, Integral) for one in plain):
-        return ()
-    return tuple(int(one) for one in plain)
+    return tuple(float(side) for side in sides)

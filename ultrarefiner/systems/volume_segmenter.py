@@ -3,66 +3,67 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional
 
-from ultrarefiner.refinement import GRUCorrection
+from ultrarefiner.ops.resample import resize_linear
+from ultrarefiner.refinement import ClickCorrection
 from ultrarefiner.systems.click_rounds import PromptedNetwork, on_grid
-from ultrarefiner.systems.volume_state import (
-    Told,
-    VolumeState,
-    WholeRound,
-    checked_box,
-    checked_clicks,
-    checked_volume,
-)
+from ultrarefiner.systems.told_prompts import told_box, told_clicks, told_text
+from ultrarefiner.systems.volume_blend import Progress
+from ultrarefiner.systems.volume_state import Told, VolumeState, checked_volume
 from ultrarefiner.systems.volume_view import ViewReader
-from ultrarefiner.systems.volume_windows import (
-    Box3D,
-    foreground_box,
-    grid_box,
-    grid_position,
-    inside_box,
-    joined,
-    volume_box,
-    window_starts,
-)
-from ultrarefiner.systems.volume_zoom import Progress, zoom_in
+from ultrarefiner.systems.volume_whole import WholeRounds
+from ultrarefiner.systems.volume_windows import Box3D, enlarged_part
+from ultrarefiner.systems.volume_zoom import zoom_in
 from ultrarefiner.types import Clicks
+
+_NOTHING = -20.0
+"""The logit of every voxel where nobody has said yet what the object is: a probability of 2e-9."""
 
 
 class VolumeSegmenter(nn.Module):
     """Segment one object of a volume of any size with a network of one input size, by a box, clicks or a text.
 
-    *Zoom out*: the volume is resampled (trilinearly) to the network's input, prompts with it, and answered. *Region*:
-    the box around that answer and a cell of its grid more, the user's box, and the clicks on the object. *Zoom in*:
-    windows at the volume's own resolution over the region, each prompted with the clicks inside it and the box around
-    the first answer in it (the user's own box where one window is enough, or nothing was found). Logits of windows are
-    averaged where they overlap; elsewhere those of the first answer stay. Without a region, or where the volume is no
-    larger than the network's input, there is no zooming in.
+    *Zoom out*: the volume is resampled to the network's input (linearly, antialiased: `data.resize_volume`, as in
+    training; the published network took the nearest voxels), prompts with it, and answered. *Region*: the box around
+    that answer and a cell of its grid more, the user's box, and the clicks on the object. *Zoom in*: windows at the
+    volume's own resolution over the region, each prompted with the clicks inside it and the box around the first answer
+    in it (the user's own box where one window is enough, or nothing was found). Logits of windows are averaged where
+    they overlap; elsewhere those of the first answer stay. Without a region, or where the volume is no larger than the
+    network's input, there is no zooming in.
 
     Clicks come in their order: see `next_round` for what each of them does, in the whole and in the windows that hold
-    it. A click in the region keeps the region; a click on the object outside enlarges it. Embeddings are kept, so a
-    later click decodes what it changes, and encodes only windows that were never looked at.
+    it. A click on the object outside the region enlarges it, and so does an answer that reaches out of it; any other
+    click keeps it. A click on the background never makes an object where there is none: with neither a box, a text nor
+    a click on the object a view is not asked. There the whole's answer stays, and where the whole itself has none of
+    them, the mask is empty.
+
+    What was found is kept, so a later click decodes what it changes, and encodes only windows that were never looked
+    at. Answers, memories and embeddings together stay within ``cache_bytes``, for any number of clicks; what was used
+    longest ago goes first and is made anew, to the same bits, when it is needed.
 
     A voxel index of the volume is told the network as the voxel of its input that holds it. The volume may stay on a
     CPU while the network is elsewhere: only what the network looks at travels.
 
     Args:
         network: `SegVol`, or any module with ``volume_size``, ``encode`` and ``decode`` like its.
-        correction: `GRUCorrection` of 3 dimensions, on the grid of the network's input; None for the network alone.
+        correction: `GRUCorrection` of 3 dimensions, or `WrittenClicks`, on the grid of the network's input; None for
+            the network alone.
         overlap: of neighbouring windows, in [0, 0.9].
-        redecode: see `next_round`; as in the correction's training, and True without one.
-        cache_bytes: how much of windows is kept, embeddings and answers together; what does not fit is encoded again.
+        redecode: see `next_round`; as in the correction's training. None is what `CorrectionRecipe` trains with: True
+            without a correction, False with one.
+        cache_bytes: how much is kept of a volume, besides itself, the whole's embedding and the answer that is given
+            back. Where a click should be quick, room for the embeddings of the region's windows and for one volume of
+            float32; 0 keeps nothing, and every click replays all before it.
         progress: called after each window with how many are done and how many there are.
 
     Raises:
-        ValueError: a number is out of range, or nothing would listen to clicks.
+        ValueError: a number is out of range, the network or the correction is not for volumes, or nothing would listen
+            to clicks.
 
     Example:
         >>> from ultrarefiner.networks import build_segvol
@@ -77,21 +78,22 @@ class VolumeSegmenter(nn.Module):
     def __init__(
         self,
         network: nn.Module,
-        correction: GRUCorrection | None = None,
+        correction: ClickCorrection | None = None,
         *,
         overlap: float = 0.5,
-        redecode: bool = True,
+        redecode: bool | None = None,
         cache_bytes: int = 2**30,
         progress: Progress | None = None,
     ) -> None:
         super().__init__()
+        _check_parts(network, correction)
         if not 0 <= overlap <= 0.9 or cache_bytes < 0:
             message = (
                 f"overlap must be in [0, 0.9] and cache_bytes at least 0, but they are {overlap} and {cache_bytes}; "
                 "0.5 and 2**30 are usual."
             )
             raise ValueError(message)
-        if correction is None and not redecode:
+        if correction is None and redecode is False:
             message = (
                 "redecode must be True where correction is None, or nothing would listen to clicks, but it is "
                 "False; pass a GRUCorrection."
@@ -100,7 +102,7 @@ class VolumeSegmenter(nn.Module):
         self.network = network
         self.correction = correction
         self.overlap = overlap
-        self.redecode = redecode
+        self.redecode = correction is None if redecode is None else redecode
         self.cache_bytes = cache_bytes
         self.progress = progress
 
@@ -140,12 +142,12 @@ class VolumeSegmenter(nn.Module):
             What `segment` needs; it grows as windows are looked at.
 
         Raises:
-            ValueError: the volume has another shape or dtype, no voxel, NaN, or values outside [0, 1].
+            ValueError: the volume has another shape or dtype, no voxel, NaN, or values outside [0, 1]; the text is none
+                of the network's.
         """
-        volume = checked_volume(volume)
+        volume, text = checked_volume(volume), told_text(text, getattr(self.network, "width", None))
         reader = self._reader()
-        small = functional.interpolate(volume[None].float(), reader.grid, mode="trilinear", align_corners=False)
-        return VolumeState(volume, reader.encode(small), text)
+        return VolumeState(volume, reader.encode(resize_linear(volume[None], reader.grid)), text)
 
     @torch.no_grad()
     def segment(
@@ -166,16 +168,22 @@ class VolumeSegmenter(nn.Module):
         Raises:
             ValueError: no prompt at all, a box or click that is none or lies outside, clicks into several volumes.
         """
-        drawn, told = checked_box(box, state.size), checked_clicks(clicks, state.size)
+        drawn = cast("Box3D | None", told_box(box, state.size))
+        told = cast("Told", told_clicks(clicks, state.size))
         if drawn is None and not told and state.text is None:
             message = "segment must be given a box, a click or a text, but there is none; say what to segment."
             raise ValueError(message)
+        state.kept.turn(limit=self.cache_bytes)
         reader = self._reader()
-        self._answer_whole(reader, state, drawn, told)
-        low = state.rounds[drawn, told].answer.logits.float().to(state.volume.device)
-        logits = functional.interpolate(low, state.size, mode="trilinear", align_corners=False)[0]
-        zoom_in(reader, state, drawn, told, logits[0], cache_bytes=self.cache_bytes, progress=self.progress)
-        return logits
+        whole = WholeRounds(reader, state, drawn, overlap=self.overlap)
+        found = whole.after(told).logits
+        if found is None:
+            return torch.full(state.volume.shape, _NOTHING, device=state.volume.device)
+        low = on_grid(found, reader.grid)[0, 0].to(state.volume.device)
+        depth, height, width = state.size
+        logits = enlarged_part(low, state.size, (0, 0, 0, depth - 1, height - 1, width - 1))
+        zoom_in(whole, told, logits, progress=self.progress)
+        return logits[None]
 
     def extra_repr(self) -> str:
         """The constructor's numbers."""
@@ -184,34 +192,17 @@ class VolumeSegmenter(nn.Module):
     def _reader(self) -> ViewReader:
         return ViewReader(cast("PromptedNetwork", self.network), self.correction, self.redecode)
 
-    def _answer_whole(self, reader: ViewReader, state: VolumeState, box: Box3D | None, told: Told) -> None:
-        """Answer the volume as a whole after every click up to the last, where that is not known yet."""
-        before: WholeRound | None = None
-        seen = None if box is None else grid_box(box, state.size, reader.grid)
-        shown = tuple((grid_position(voxel, state.size, reader.grid), on_object) for voxel, on_object in told)
-        for count in range(1 if box is None and state.text is None else 0, len(told) + 1):
-            key = (box, told[:count])
-            if key not in state.rounds:
-                memory = None if before is None else before.answer.memory
-                answer = reader.ask(state.embedding, seen, shown[:count], text=state.text, before=memory)
-                answer = replace(answer, logits=on_grid(answer.logits, reader.grid))
-                region = self._region(state, box, told[:count], answer.logits, before)
-                shrunk = any(side > length for side, length in zip(state.size, reader.grid, strict=True))
-                starts = window_starts(region, state.size, reader.grid, overlap=self.overlap) if region else ()
-                state.rounds[key] = WholeRound(answer, region, starts if shrunk else ())
-            before = state.rounds[key]
 
-    @staticmethod
-    def _region(
-        state: VolumeState, box: Box3D | None, told: Told, logits: Tensor, before: WholeRound | None
-    ) -> Box3D | None:
-        positive = [voxel for voxel, on_object in told if on_object]
-        known = None if before is None else before.region
-        if known is not None and all(inside_box(voxel, known) for voxel in positive):
-            return known
-        depth, height, width = logits.shape[2:]
-        found = foreground_box(logits[0, 0])
-        parts = [] if found is None else [volume_box(found, (depth, height, width), state.size, margin=1)]
-        parts += [one for one in (known, box) if one is not None]
-        parts += [(*voxel, *voxel) for voxel in positive]
-        return joined(parts) if parts else None
+def _check_parts(network: nn.Module, correction: ClickCorrection | None) -> None:
+    if not isinstance(network, PromptedNetwork):
+        message = (
+            "network must have volume_size, encode and decode, as SegVol has, but it is a "
+            f"{type(network).__name__}; build one with build_segvol."
+        )
+        raise ValueError(message)
+    if getattr(correction, "dimensions", 3) != 3:
+        message = (
+            "correction must be one for volumes, but its dimensions are "
+            f"{getattr(correction, 'dimensions', None)}; build it with GRUCorrection(dimensions=3)."
+        )
+        raise ValueError(message)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ultrarefiner.refinement import GRUCorrection
+from ultrarefiner.refinement import ClickCorrection
 from ultrarefiner.systems.click_rounds import ClickMemory, ClickRound, PromptedNetwork, next_round
 from ultrarefiner.systems.volume_state import Told
 from ultrarefiner.systems.volume_windows import Box3D, Size3D
@@ -27,7 +27,7 @@ class ViewReader:
     """
 
     network: PromptedNetwork
-    correction: GRUCorrection | None
+    correction: ClickCorrection | None
     redecode: bool
 
     @property
@@ -50,12 +50,12 @@ class ViewReader:
         text: Tensor | None,
         before: ClickMemory | None,
     ) -> ClickRound:
-        """`next_round` with a box and clicks in the view's voxels."""
+        """`next_round` with a box and clicks in the view's voxels; of it what the next click needs is remembered."""
         device = embedding.device
         clicks = Clicks.none(1, 3, device=device)
         if told:
             clicks = Clicks.at([voxel for voxel, _ in told], positive=[label for _, label in told], device=device)
-        return next_round(
+        made = next_round(
             self.network,
             embedding,
             clicks=clicks,
@@ -65,3 +65,6 @@ class ViewReader:
             before=before,
             redecode=self.redecode,
         )
+        # One of several candidates is a view that keeps all of them.
+        logits = made.logits.clone() if made.logits.untyped_storage().nbytes() > made.logits.nbytes else made.logits
+        return ClickRound(logits, ClickMemory(made.memory.state, None if self.redecode else logits))

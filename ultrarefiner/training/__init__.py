@@ -7,7 +7,8 @@ from ultrarefiner.training.coarse import CoarseRecipe
 from ultrarefiner.training.correction import CorrectionRecipe
 from ultrarefiner.training.freezing import Unfreezing, freeze, is_frozen, unfreeze
 from ultrarefiner.training.handover import load_coarse, load_refiner
-from ultrarefiner.training.interaction import Answer, simulate_clicks
+from ultrarefiner.training.image_correction import ImageCorrectionRecipe
+from ultrarefiner.training.interaction import Answer, simulate_clicks, simulate_corrections
 from ultrarefiner.training.joint import JointRecipe
 from ultrarefiner.training.loop import train
 from ultrarefiner.training.out_of_fold import predict_cases, predict_out_of_fold
@@ -36,6 +37,7 @@ __all__ = [
     "CoarseRecipe",
     "CorrectionRecipe",
     "Cosine",
+    "ImageCorrectionRecipe",
     "JointRecipe",
     "MaskedAutoMedSAMRecipe",
     "Moment",
@@ -63,6 +65,7 @@ __all__ = [
     "predict_cases",
     "predict_out_of_fold",
     "simulate_clicks",
+    "simulate_corrections",
     "train",
     "transunet_recipe",
     "unfreeze",

@@ -13,6 +13,7 @@ from ultrarefiner.losses import BoundaryLoss, ConsistencyLoss, DiceBCELoss
 from ultrarefiner.networks import SegVol
 from ultrarefiner.prompts import draw_rounds
 from ultrarefiner.refinement import GRUCorrection
+from ultrarefiner.training.click_terms import click_terms, weighted_sum
 from ultrarefiner.training.freezing import Unfreezing
 from ultrarefiner.training.interaction import simulate_clicks
 from ultrarefiner.training.recipe import ParameterGroup, Prediction, StepResult
@@ -29,14 +30,15 @@ class CorrectionRecipe(VolumeRecipe):
 
     .. math:: L_{Dice} + L_{BCE} + w_b L_{boundary} + w_c L_{consistency}
 
-    (`BoundaryLoss`; `ConsistencyLoss` with the answer to the box where nothing was written). Without
-    ``redecode`` nothing but the written voxels ever changes, and consistency is 0. Volumes without an object
-    in view do not count. Checkpoints are chosen after ``clicks`` clicks; the answer to the box stands beside it.
+    (`BoundaryLoss`; `ConsistencyLoss` with the answer to the box, of the voxels that are farther than the correction's
+    ``radius`` from every click: what nobody has said anything about stays what it was). Volumes without an object in
+    view do not count. Checkpoints are chosen after ``clicks`` clicks; the answer to the box stands beside it.
 
     Args:
         model: the network; whoever trained it should have shown it clicks, with ``redecode``.
         correction: for three dimensions.
-        redecode: whether the decoder is told every click, and the correction works on its new answer; otherwise it
+        redecode: whether the decoder is told every click, and the correction works on its new answer; otherwise, as in
+            the seed of this method, it
             works on what it corrected last (`simulate_clicks`).
         learning_rate: AdamW's, of the correction.
         model_rate: of the network; None freezes it.
@@ -46,7 +48,7 @@ class CorrectionRecipe(VolumeRecipe):
         loss: see `SegVolRecipe`.
         boundary: see `SegVolRecipe`.
         boundary_weight: w_b.
-        consistency: called with corrected logits, first logits, and the voxels written; returns one value a mask.
+        consistency: called with corrected logits, first logits, and the voxels near a click; returns one value a mask.
         consistency_weight: w_c.
         box: see `SegVolRecipe`.
         jitter: see `SegVolRecipe`.
@@ -67,7 +69,7 @@ class CorrectionRecipe(VolumeRecipe):
     model: SegVol
     correction: GRUCorrection
     _: KW_ONLY
-    redecode: bool = True
+    redecode: bool = False
     learning_rate: float = 1e-3
     model_rate: float | None = None
     weight_decay: float = 1e-5
@@ -126,14 +128,9 @@ class CorrectionRecipe(VolumeRecipe):
             redecode=self.redecode,
             generator=generator,
         )
-        later = answers[1:] or answers  # no click: the network alone learns
-        region, surface = self.region(later, seen.masks)
-        first = answers[0].logits
-        kept = torch.stack([self.consistency(one.logits, first, one.edited)[:, 0] for one in later]).mean(0)
-        terms = {"segmentation": region, "boundary": surface, "consistency": kept}
+        terms = click_terms(self, answers, seen.masks, radius=self.correction.radius)
         means = {name: over_objects(values, seen.masks) for name, values in terms.items()}
-        loss = means["segmentation"] + self.boundary_weight * means["boundary"]
-        return result(loss + self.consistency_weight * means["consistency"], means, answers, seen.masks)
+        return result(weighted_sum(self, means), means, answers, seen.masks)
 
     def predict(self, batch: VolumeBatch, cases: Sequence[int]) -> Prediction:  # noqa: ARG002 - nothing is drawn
         """The corrected masks after some clicks, and before the first."""

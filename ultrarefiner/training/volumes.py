@@ -14,6 +14,7 @@ from ultrarefiner.data import VolumeAugmentation, VolumeBatch, VolumeView
 from ultrarefiner.losses import BoundaryLoss, DiceBCELoss
 from ultrarefiner.networks import SegVol
 from ultrarefiner.prompts import ObjectBoxes, box_from_middle_slice, draw_rounds, tight_object_box
+from ultrarefiner.training.click_terms import region_terms
 from ultrarefiner.training.interaction import Answer, simulate_clicks
 from ultrarefiner.training.recipe import ParameterGroup, Prediction, Recipe, StepResult, dice_of_images, full_precision
 
@@ -49,12 +50,7 @@ class VolumeRecipe(Recipe):
 
     def region(self, answers: Sequence[Answer], masks: Tensor) -> tuple[Tensor, Tensor]:
         """Dice and cross entropy, and the distance from the surface, one value a volume, means over the answers."""
-        target = masks.flatten(3)
-        region = [self.loss(answer.logits.flatten(3), target)[:, 0] for answer in answers]
-        if self.boundary_weight == 0:
-            return torch.stack(region).mean(0), torch.zeros_like(region[0])
-        surface = [self.boundary(answer.logits, masks)[:, 0] for answer in answers]
-        return torch.stack(region).mean(0), torch.stack(surface).mean(0)
+        return region_terms(self, answers, masks)
 
     def check(self) -> None:
         """Raise if a field is out of range.
@@ -83,7 +79,9 @@ class SegVolRecipe(VolumeRecipe):
 
     In stage "box" the decoder is told the object's box, and the loss is Dice and cross entropy. In stage "box_points"
     0 to 5 clicks follow (`draw_rounds`), each into the largest error of the answer before (`next_click`); every answer
-    counts the same, and `BoundaryLoss` is added. Stage 2 goes on with the weights that stage 1 left in the model.
+    counts the same, and `BoundaryLoss` is added. Stage 2 goes on with the weights that stage 1 left in the model. In a
+    share of its steps, ``clicks_alone``, there is no box, and the first click lies in the middle of the object: next to
+    a box a click changes little, so that a network which always has a box hardly learns to listen to clicks.
 
     Volumes without an object in view do not count. Checkpoints are chosen by the answer to the box (stage 1), or after
     ``clicks`` clicks, the answer to the box then standing beside it as the coarse one.
@@ -96,12 +94,13 @@ class SegVolRecipe(VolumeRecipe):
         view: a patch or the whole of each volume, drawn in every step, of the size of the network's input; None for
             volumes that have it. Validation sees whole volumes, which must have it.
         augmentation: called with a volume, its mask and a generator; None for none.
-        loss: called with logits and masks, (b, 1, d, h * w); returns one value a mask.
-        boundary: called with logits and masks, (b, 1, d, h, w); returns one value a mask.
+        loss: called with logits and masks of k answers, (b, k, d, h * w); returns (b, k).
+        boundary: called with the logits of k answers, (b, k, d, h, w), and masks, (b, 1, d, h, w); returns (b, k).
         boundary_weight: of it, in stage 2.
         box: "middle_slice", as the challenge gives it, or "tight".
         jitter: each face of a box moves by up to so many voxels in training.
         clicks: in the validation of stage 2.
+        clicks_alone: the share of the steps of stage 2 without a box; SegVol's paper has a third of them.
 
     Raises:
         ValueError: an unknown stage or box, a negative number, or a loss with one value for the batch; while training,
@@ -129,13 +128,14 @@ class SegVolRecipe(VolumeRecipe):
     box: BoxKind = "middle_slice"
     jitter: int | tuple[int, int, int] = 1
     clicks: int = 3
+    clicks_alone: float = 0.5
 
     def __post_init__(self) -> None:
         self.check()
-        if self.stage not in ("box", "box_points") or self.clicks < 0:
+        if self.stage not in ("box", "box_points") or self.clicks < 0 or not 0 <= self.clicks_alone <= 1:
             message = (
-                'stage must be "box" or "box_points" and clicks at least 0, but they are '
-                f"{self.stage!r} and {self.clicks}."
+                'stage must be "box" or "box_points", clicks at least 0 and clicks_alone in [0, 1], but they are '
+                f"{self.stage!r}, {self.clicks} and {self.clicks_alone}."
             )
             raise ValueError(message)
 
@@ -155,9 +155,14 @@ class SegVolRecipe(VolumeRecipe):
     def step(self, batch: VolumeBatch, generator: torch.Generator) -> StepResult:
         """Answers to a box, and to clicks in stage 2, compared with the truth."""
         seen = viewed(batch, self.view, self.augmentation, generator)
-        told = self.conversation(self.model.encode(seen.images), seen.masks, generator)
-        rounds = 0 if self.stage == "box" else draw_rounds(generator)
-        answers = simulate_clicks(*told, clicks=rounds, generator=generator)
+        rounds, alone = 0, False
+        if self.stage == "box_points":
+            alone = float(torch.rand((), generator=generator)) < self.clicks_alone
+            rounds = max(draw_rounds(generator), int(alone))
+        model, embedding, boxes, masks = self.conversation(self.model.encode(seen.images), seen.masks, generator)
+        answers = simulate_clicks(
+            model, embedding, None if alone else boxes, masks, clicks=rounds, generator=generator
+        )[int(alone) :]
         region, surface = self.region(answers, seen.masks)
         terms = {"segmentation": over_objects(region, seen.masks)}
         loss = terms["segmentation"]

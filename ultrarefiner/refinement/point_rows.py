@@ -1,0 +1,68 @@
+"""What the heads of a correction are told about each point beside the memory: its logit, and its way from the click."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ultrarefiner.refinement.point_selection import values_at
+from ultrarefiner.refinement.point_state import PointState
+from ultrarefiner.types import Clicks
+
+_LOGIT = 8.0  # where a logit begins to count as sure
+
+
+def row_length(dimensions: int) -> int:
+    """How many numbers `point_rows` has for a point.
+
+    Example:
+        >>> row_length(3)
+        15
+    """
+    return 3 * dimensions + 6
+
+
+def point_rows(
+    points: PointState, logits: Float[Tensor, "b 1 *space"], clicks: Clicks, *, radius: float
+) -> Float[Tensor, "b points f"]:
+    r"""What is known of each of 2K points, in 3D + 6 numbers.
+
+    * its features in the state (`build_state`): coordinates, probability or label, mask, the first click's coordinates;
+    * its logit z as :math:`\tanh(z / 8)`, with its gradient: how sure the network is of it;
+    * the way to it from the nearest valid click, D numbers in units of the radius, and its length;
+    * what that click says, 1 for object and -1 for background;
+    * 1 for an error, -1 for an uncertain voxel.
+
+    Padding is 0 throughout, but for the state's context.
+
+    Args:
+        points: of these logits and clicks.
+        logits: (b, 1, d, h, w) or (b, 1, h, w).
+        clicks: that the points were chosen by; without a valid one the way is 0.
+        radius: in voxels; under 1 it counts as 1.
+
+    Example:
+        >>> from ultrarefiner.refinement import GRUCorrection
+        >>> logits, clicks = torch.randn(1, 1, 9, 9), Clicks.at([(3, 4)], positive=[True])
+        >>> found = GRUCorrection(points=5, hidden=4, dimensions=2)(logits, clicks).points
+        >>> point_rows(found, logits, clicks, radius=3.0).shape
+        torch.Size([1, 10, 12])
+    """
+    features = points.features.flatten(1, 2)
+    valid = points.valid[..., None].to(features.dtype)
+    way = (points.indices[:, :, None] - clicks.positions[:, None]).to(features.dtype)  # (b, points, clicks, D)
+    apart = way.square().sum(-1)
+    if not apart.shape[2]:
+        nothing = features.new_zeros(*features.shape[:2], points.indices.shape[-1] + 2)
+        told = nothing
+    else:
+        nearest = apart.masked_fill(~clicks.valid[:, None], torch.inf).argmin(2)
+        way = way.gather(2, nearest[..., None, None].expand(-1, -1, 1, way.shape[-1]))[:, :, 0] / max(radius, 1.0)
+        says = clicks.positive.to(features.dtype).mul(2).sub(1).gather(1, nearest)
+        known = clicks.valid.any(1)[:, None, None]
+        told = torch.cat([way, way.square().sum(-1, keepdim=True).sqrt(), says[..., None]], -1) * known
+    sure = torch.tanh(values_at(logits, points.indices).to(features.dtype) / _LOGIT)
+    kind = torch.ones_like(sure)
+    kind[:, : sure.shape[1] // 2] = -1
+    return torch.cat([features, torch.cat([sure[..., None], told, kind[..., None]], -1) * valid], -1)
