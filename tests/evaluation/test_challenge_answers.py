@@ -149,7 +149,7 @@ def test_the_model_sees_the_foreground_and_every_prompt(tmp_path: Path) -> None:
 def test_the_segmenter_answers_each_object_as_if_it_were_alone(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = ur.build_segvol("tiny", volume_size=(8, 16, 16))
-    model = ur.VolumeSegmenter(network, ur.GRUCorrection(points=10, hidden=8, dimensions=3), overlap=0.0)
+    model = ur.VolumeSegmenter(network, ur.GRUCorrection(points=10, hidden=8, dimensions=3), redecode=True, overlap=0.0)
     clicks = [{"fg": [[2, 10, 12]], "bg": [[5, 16, 9], [4, 3, 3]]}, {"fg": [[8, 14, 17]], "bg": []}]
     path = save(tmp_path / "case.npz", imgs=image((9, 17, 18)), boxes=[BOX, LATER], clicks=clicks)
     together = answer_challenge(model, path, tmp_path / "out.npz", progress=False)

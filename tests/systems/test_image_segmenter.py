@@ -253,14 +253,15 @@ def test_the_correction_hears_the_clicks_by_the_rule_of_its_training(sam) -> Non
         for new in newest:
             made = correction(logits, new, state)
             logits, state = made.logits, made.state
-    found = ImageSegmenter(sam, correction, redecode=False)(image, box=box, clicks=told[-1])
-    assert torch.equal(found, logits[0])
+    for found in (ImageSegmenter(sam, correction, redecode=False), ImageSegmenter(sam, correction)):
+        assert torch.equal(found(image, box=box, clicks=told[-1]), logits[0])
     state = None
     with torch.no_grad():
         for some in told:
             made = correction(alone(image, box=box, clicks=some)[None], some, state)
             state = made.state
-    assert torch.equal(ImageSegmenter(sam, correction)(image, box=box, clicks=told[-1]), made.logits[0])
+    again = ImageSegmenter(sam, correction, redecode=True)
+    assert torch.equal(again(image, box=box, clicks=told[-1]), made.logits[0])
 
 
 def test_without_redecode_sam_hears_one_prompt() -> None:

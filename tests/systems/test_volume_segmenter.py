@@ -233,7 +233,7 @@ def test_a_background_click_where_nothing_was_found_adds_no_object(correction) -
     volume = torch.zeros(1, 4, 6, 32)
     volume[..., :5] = 1.0
     network = Known()
-    segmenter = VolumeSegmenter(network, correction)
+    segmenter = VolumeSegmenter(network, correction, redecode=True)
     state = segmenter.start(volume)
     before = segmenter.segment(state, (0, 0, 0, 3, 5, 31))
     asked = len(network.asked)
@@ -471,8 +471,12 @@ def test_a_fresh_correction_changes_nothing_and_a_trained_one_does() -> None:
     network, volume = segvol(), random_volume((11, 20, 35))
     prompts = {"box": (1, 2, 3, 8, 9, 20), "clicks": Clicks.at([(4, 5, 6)], positive=[True])}
     plain = VolumeSegmenter(network)(volume, **prompts)
-    torch.testing.assert_close(VolumeSegmenter(network, GRUCorrection(points=5, hidden=4))(volume, **prompts), plain)
-    assert not torch.allclose(VolumeSegmenter(network, busy_correction())(volume, **prompts), plain)
+    fresh = VolumeSegmenter(network, GRUCorrection(points=5, hidden=4), redecode=True)
+    torch.testing.assert_close(fresh(volume, **prompts), plain)
+    assert not torch.allclose(VolumeSegmenter(network, busy_correction(), redecode=True)(volume, **prompts), plain)
+    deaf = VolumeSegmenter(network, GRUCorrection(points=5, hidden=4))
+    assert not deaf.redecode, "as in the correction's training"
+    torch.testing.assert_close(deaf(volume, **prompts), VolumeSegmenter(network)(volume, box=prompts["box"]))
 
 
 def test_without_redecode_the_network_never_hears_of_clicks() -> None:
