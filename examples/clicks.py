@@ -133,7 +133,7 @@ def methods(args: argparse.Namespace, scale: Scale, out: Path) -> tuple[SegVol, 
     choosing = cases(args, scale, 1)
     for redecode in (False, True):
         first = BASELINE if redecode else "box"
-        correction = GRUCorrection(points=scale.points, radius=scale.radius, hidden=128, gain=4.0)
+        correction = GRUCorrection(points=scale.points, radius=scale.radius, hidden=128, gain=16.0)
         recipe = CorrectionRecipe(
             model, correction, redecode=redecode, learning_rate=scale.correction.rate, augmentation=flips
         )

@@ -431,15 +431,17 @@ def test_what_is_told_of_each_point_is_what_a_loop_says(dimensions) -> None:
                 assert (rows[index, number, known:] == 0).all()
                 continue
             at = points.indices[index, number]
-            expected = [math.tanh(float(logits[(index, 0, *at.tolist())]) / 8)]
+            expected = [math.tanh(float(logits[(index, 0, *at.tolist())]) / 16)]
             made = [n for n in range(3) if clicks.valid[index, n]]
             ways = [(at - clicks.positions[index, n]).double() / 2.0 for n in made]
             if made:
                 nearest = min(range(len(made)), key=lambda n: float(ways[n].norm()))
                 says = 1.0 if clicks.positive[index, made[nearest]] else -1.0
-                expected += [*ways[nearest].tolist(), float(ways[nearest].norm()), says]
+                apart = 2.0 * float(ways[nearest].norm())
+                near = [says * math.exp(-(apart**2) / (2 * reach**2)) for reach in (1, 2, 4, 8)]
+                expected += [*ways[nearest].tolist(), says, *near]
             else:
-                expected += [0.0] * (dimensions + 2)
+                expected += [0.0] * (dimensions + 5)
             expected.append(-1.0 if number < 6 else 1.0)
             torch.testing.assert_close(rows[index, number, known:].tolist(), expected)
 

@@ -10,7 +10,8 @@ from ultrarefiner.refinement.point_selection import values_at
 from ultrarefiner.refinement.point_state import PointState
 from ultrarefiner.types import Clicks
 
-_LOGIT = 8.0  # where a logit begins to count as sure
+_LOGIT = 16.0  # where a logit begins to count as sure
+_REACHES = (1.0, 2.0, 4.0, 8.0)  # voxels: how far what a click says is carried
 
 
 def row_length(dimensions: int) -> int:
@@ -18,20 +19,21 @@ def row_length(dimensions: int) -> int:
 
     Example:
         >>> row_length(3)
-        15
+        18
     """
-    return 3 * dimensions + 6
+    return 3 * dimensions + 5 + len(_REACHES)
 
 
 def point_rows(
     points: PointState, logits: Float[Tensor, "b 1 *space"], clicks: Clicks, *, radius: float
 ) -> Float[Tensor, "b points f"]:
-    r"""What is known of each of 2K points, in 3D + 6 numbers.
+    r"""What is known of each of 2K points, in 3D + 9 numbers.
 
     * its features in the state (`build_state`): coordinates, probability or label, mask, the first click's coordinates;
-    * its logit z as :math:`\tanh(z / 8)`, with its gradient: how sure the network is of it;
-    * the way to it from the nearest valid click, D numbers in units of the radius, and its length;
-    * what that click says, 1 for object and -1 for background;
+    * its logit z as :math:`\tanh(z / 16)`, with its gradient: how sure the network is of it;
+    * the way to it from the nearest valid click, D numbers in units of the radius;
+    * what that click says, l = 1 for object and -1 for background, and how much it says of a point d voxels away,
+      :math:`l \exp(-d^2 / 2 s^2)` for s of 1, 2, 4 and 8 voxels;
     * 1 for an error, -1 for an uncertain voxel.
 
     Padding is 0 throughout, but for the state's context.
@@ -47,21 +49,19 @@ def point_rows(
         >>> logits, clicks = torch.randn(1, 1, 9, 9), Clicks.at([(3, 4)], positive=[True])
         >>> found = GRUCorrection(points=5, hidden=4, dimensions=2)(logits, clicks).points
         >>> point_rows(found, logits, clicks, radius=3.0).shape
-        torch.Size([1, 10, 12])
+        torch.Size([1, 10, 15])
     """
     features = points.features.flatten(1, 2)
     valid = points.valid[..., None].to(features.dtype)
     way = (points.indices[:, :, None] - clicks.positions[:, None]).to(features.dtype)  # (b, points, clicks, D)
-    apart = way.square().sum(-1)
-    if not apart.shape[2]:
-        nothing = features.new_zeros(*features.shape[:2], points.indices.shape[-1] + 2)
-        told = nothing
-    else:
-        nearest = apart.masked_fill(~clicks.valid[:, None], torch.inf).argmin(2)
+    told = features.new_zeros(*features.shape[:2], points.indices.shape[-1] + 1 + len(_REACHES))
+    if way.shape[2]:
+        apart = way.square().sum(-1).masked_fill(~clicks.valid[:, None], torch.inf)
+        squared, nearest = apart.min(2)
         way = way.gather(2, nearest[..., None, None].expand(-1, -1, 1, way.shape[-1]))[:, :, 0] / max(radius, 1.0)
         says = clicks.positive.to(features.dtype).mul(2).sub(1).gather(1, nearest)
-        known = clicks.valid.any(1)[:, None, None]
-        told = torch.cat([way, way.square().sum(-1, keepdim=True).sqrt(), says[..., None]], -1) * known
+        near = [says * torch.exp(-squared / (2 * reach**2)) for reach in _REACHES]
+        told = torch.cat([way, torch.stack([says, *near], -1)], -1) * clicks.valid.any(1)[:, None, None]
     sure = torch.tanh(values_at(logits, points.indices).to(features.dtype) / _LOGIT)
     kind = torch.ones_like(sure)
     kind[:, : sure.shape[1] // 2] = -1
