@@ -20,8 +20,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
-from conversations import Method, chosen_count, converse, curves, surface_tables, worst_slices
+from conversations import Forgetful, Method, chosen_count, converse, curves, surface_tables, worst_slices
+from numpy.typing import NDArray
 from real_volume import brain_cases
 
 import ultrarefiner as ur
@@ -33,7 +35,8 @@ from ultrarefiner.refinement import GRUCorrection, WrittenClicks
 from ultrarefiner.training import CorrectionRecipe, Recipe, SegVolRecipe, train
 
 BASELINE = "decoder"  # told every click
-COUNTS = (15, 30, 60, 120)
+FORGETFUL = "box + correction, its memory dropped at each click"
+COUNTS = (8, 15, 30, 60, 120)
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,23 @@ def methods(args: argparse.Namespace, scale: Scale, out: Path) -> tuple[SegVol, 
         written = WrittenClicks(count=count, radius=scale.radius)
         found[f"{first} + rule ({count} voxels)"] = replace(rule, correction=written)
         found[f"{first} + correction"] = Method(correction.eval(), redecode=redecode)
+        if not redecode:
+            found[FORGETFUL] = Method(Forgetful(correction), redecode=False)
     return model.eval(), found
+
+
+def paired(values: dict[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
+    """The correction first, and what it has to beat: the rule, and itself without memory."""
+    rule = next(name for name in values if name.startswith("box + rule"))
+    return {name: values[name] for name in ("box + correction", rule, FORGETFUL)}
+
+
+def plain_table(values: dict[str, NDArray[np.float64]]) -> str:
+    """Of a single volume, which has no interval: the mean over its objects."""
+    heads = ["Dice", *(f"{clicks} clicks" for clicks in range(next(iter(values.values())).shape[1]))]
+    rows = [[name, *(f"{mean:.3f}" for mean in curve.mean(0))] for name, curve in values.items()]
+    lines = [heads, [":--"] + ["--:"] * (len(heads) - 1), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def report(
@@ -154,7 +173,11 @@ def report(
     answers = {name: converse(model, method, test) for name, method in found.items()}
     values = curves(answers, test)
     groups = list(test.dataset.groups)
-    table = click_table(values, groups, against=BASELINE, seed=seed)
+    if len(set(groups)) == 1:
+        table = plain_table(values)
+    else:
+        table = click_table(values, groups, against=BASELINE, seed=seed)
+        table += "\n" + click_table(paired(values), groups, against="box + correction", seed=seed)
     if surfaces:
         table += "\n" + surface_tables(answers, test, against=BASELINE, seed=seed)
     (out / "clicks.md").write_text(table, encoding="utf-8")

@@ -8,14 +8,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from ultrarefiner.data import FittedVolumes
 from ultrarefiner.evaluation import SlicePanel, click_table, normalised_surface_dice, segmentation_metrics
 from ultrarefiner.networks import SegVol
 from ultrarefiner.prompts import box_from_middle_slice
-from ultrarefiner.refinement import GRUCorrection, WrittenClicks
+from ultrarefiner.refinement import Correction, CorrectionState, GRUCorrection, WrittenClicks
 from ultrarefiner.training import dice_of_volumes, simulate_clicks
+from ultrarefiner.types import Clicks
 
 CLICKS = 5
 SHOWN = (0, 1, 3)
@@ -26,26 +27,40 @@ BATCH = 10
 class Method:
     """Who answers clicks: a correction or None, after a decoder that is told them, or only the box."""
 
-    correction: GRUCorrection | WrittenClicks | None
+    correction: GRUCorrection | WrittenClicks | Forgetful | None
     redecode: bool
+
+
+class Forgetful(nn.Module):
+    """A correction that takes every click for the first."""
+
+    def __init__(self, correction: GRUCorrection) -> None:
+        super().__init__()
+        self.correction = correction
+
+    def forward(self, logits: Tensor, clicks: Clicks, _: CorrectionState | None = None) -> Correction:
+        """What the correction makes of the click alone."""
+        return self.correction(logits, clicks, None)
 
 
 @torch.no_grad()
 def converse(model: SegVol, method: Method, cases: FittedVolumes, *, clicks: int = CLICKS) -> Tensor:
     """Masks of every case after the box and each click: (cases, clicks + 1, d, h, w)."""
     found = []
+    device = next(model.parameters()).device
     for start in range(0, len(cases), BATCH):
         batch = cases.collate([cases[index] for index in range(start, min(start + BATCH, len(cases)))])
+        images, masks = batch.images.to(device), batch.masks.to(device)
         answers = simulate_clicks(
             model,
-            model.encode(batch.images),
-            box_from_middle_slice(batch.masks).boxes,
-            batch.masks,
+            model.encode(images),
+            box_from_middle_slice(masks).boxes,
+            masks,
             clicks=clicks,
             correction=method.correction,
             redecode=method.redecode,
         )
-        found.append(torch.cat([answer.logits > 0 for answer in answers], 1))
+        found.append(torch.cat([answer.logits > 0 for answer in answers], 1).cpu())
     return torch.cat(found)
 
 
@@ -67,11 +82,15 @@ def chosen_count(model: SegVol, rule: Method, choosing: FittedVolumes, counts: S
     """Into how many voxels the rule should write a click: the best Dice of the choosing cases after three clicks."""
     if not isinstance(rule.correction, WrittenClicks):
         raise TypeError("only WrittenClicks has a count to choose")
+    model.eval()
     radius, scores = rule.correction.radius, {}
     for count in counts:
         tried = replace(rule, correction=WrittenClicks(count=count, radius=radius))
         scores[count] = dice(converse(model, tried, choosing, clicks=3), choosing)[:, 3].mean()
-    return max(scores, key=lambda count: float(scores[count]))
+    best = max(scores, key=lambda count: float(scores[count]))
+    if best in (counts[0], counts[-1]):
+        print(f"the rule is best with {best} voxels, the edge of what was tried: {', '.join(map(str, counts))}")
+    return best
 
 
 def surface_tables(answers: dict[str, Tensor], cases: FittedVolumes, *, against: str, seed: int) -> str:

@@ -77,8 +77,17 @@ def test_sam_without_a_prompt_runs_small_and_composes(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_clicks_end_with_a_table_and_pictures(tmp_path: Path) -> None:
     printed = run("clicks.py", "--small", "--epochs", "1", "--volumes", "1", "1", "1", "--out", str(tmp_path))
-    assert "| with the correction |" in printed
+    assert "| box + correction |" in printed
+    assert "nilearn's MNI template" in printed
     for name in ("clicks.png", "slices.png", "clicks.md"):
+        assert next(tmp_path.rglob(name)).stat().st_size > 100
+
+
+@pytest.mark.slow
+def test_clicks_in_images_end_with_a_table_and_a_picture(tmp_path: Path) -> None:
+    printed = run("image_clicks.py", "--small", "--epochs", "1", "--out", str(tmp_path))
+    assert "| correction |" in printed
+    for name in ("clicks.png", "clicks.md"):
         assert next(tmp_path.rglob(name)).stat().st_size > 100
 
 

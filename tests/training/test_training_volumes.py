@@ -26,6 +26,7 @@ from ultrarefiner.networks import SegVol, build_segvol
 from ultrarefiner.prompts import next_click
 from ultrarefiner.refinement import GRUCorrection
 from ultrarefiner.training import CorrectionRecipe, SegVolRecipe, dice_of_volumes, simulate_clicks, train
+from ultrarefiner.training import volumes as volume_recipes
 
 SIZE = (16, 32, 32)
 QUICK: dict[str, Any] = {"batch_size": 2, "tensorboard": False, "progress": False, "accelerator": "cpu"}
@@ -276,9 +277,9 @@ def test_dice_is_of_each_volume() -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"loss": DiceBCELoss()}, 'loss must return one value a volume.*DiceBCELoss with reduction="none"'),
-        ({"boundary": BoundaryLoss()}, "boundary must return one value a volume"),
-        ({"boundary_weight": -1.0}, "boundary_weight at least 0"),
+        ({"loss": DiceBCELoss()}, 'loss must return one value a mask.*DiceBCELoss with reduction="none"'),
+        ({"boundary": BoundaryLoss()}, "boundary must return one value a mask"),
+        ({"boundary_weight": -1.0}, "boundary_weight must be finite and at least 0"),
         ({"box": "round"}, "box must be"),
         ({"clicks": -1}, "clicks (must be )?at least"),
     ],
@@ -390,3 +391,21 @@ def test_the_memory_is_carried_from_click_to_click(redecode: bool) -> None:
             forgetful = corrected(logits, clicks, None)
             assert (forgetful.logits - after.logits).abs().amax((1, 2, 3, 4)).min() > 1e-3, "in every volume"
         state = expected.state
+
+
+def test_stage_two_draws_rounds_and_leaves_the_box_out_as_often_as_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def conversation(model: SegVol, embedding: Tensor, boxes: Tensor | None, masks: Tensor, **options: Any) -> Any:
+        seen.append((boxes is None, options["clicks"]))
+        return simulate_clicks(model, embedding, boxes, masks, clicks=1)
+
+    monkeypatch.setattr(volume_recipes, "simulate_clicks", conversation)
+    recipe = SegVolRecipe(segvol(), stage="box_points", augmentation=None, clicks_alone=0.3, boundary_weight=0.0)
+    random, one = generator(0), collate_volumes([CASES[0]])
+    for _ in range(60):
+        recipe.step(one, random)
+    alone = [without_box for without_box, _ in seen]
+    assert 8 <= sum(alone) <= 28
+    assert {rounds for without_box, rounds in seen if not without_box} >= {1, 2, 3}
+    assert all(rounds >= 1 for without_box, rounds in seen if without_box)

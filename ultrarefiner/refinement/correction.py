@@ -123,11 +123,11 @@ class GRUCorrection(nn.Module):
         width: int = 64,
     ) -> None:
         super().__init__()
-        numbers = min(points, hidden, width) >= 1 and shift >= 0 and 0 < gain < math.inf
+        numbers = min(points, hidden, width) >= 1 and 0 <= shift < math.inf and 0 < gain < math.inf
         if not numbers or dimensions not in (2, 3) or mode not in ("add", "set"):
             message = (
-                "GRUCorrection takes points, hidden and width >= 1, dimensions 2 or 3, shift >= 0, a finite gain > 0 "
-                f'and mode "add" or "set", but was given points={points}, hidden={hidden}, width={width}, '
+                "GRUCorrection takes points, hidden and width >= 1, dimensions 2 or 3, a finite shift >= 0, a finite "
+                f'gain > 0 and mode "add" or "set", but was given points={points}, hidden={hidden}, width={width}, '
                 f"dimensions={dimensions}, shift={shift}, gain={gain} and mode={mode!r}."
             )
             raise ValueError(message)

@@ -31,7 +31,8 @@ def point_rows(
 
     * its features in the state (`build_state`): coordinates, probability or label, mask, the first click's coordinates;
     * its logit z as :math:`\tanh(z / 16)`, with its gradient: how sure the network is of it;
-    * the way to it from the nearest valid click, D numbers in units of the radius;
+    * the way to it from the nearest valid click, for an error of those that call it one; D numbers in units of the
+      radius;
     * what that click says, l = 1 for object and -1 for background, and how much it says of a point d voxels away,
       :math:`l \exp(-d^2 / 2 s^2)` for s of 1, 2, 4 and 8 voxels;
     * 1 for an error, -1 for an uncertain voxel.
@@ -56,13 +57,21 @@ def point_rows(
     way = (points.indices[:, :, None] - clicks.positions[:, None]).to(features.dtype)  # (b, points, clicks, D)
     told = features.new_zeros(*features.shape[:2], points.indices.shape[-1] + 1 + len(_REACHES))
     if way.shape[2]:
-        apart = way.square().sum(-1).masked_fill(~clicks.valid[:, None], torch.inf)
+        # An error is told of the nearest click that calls it one, whatever other clicks are nearer.
+        predicted = values_at(logits.detach(), points.indices) > 0
+        agrees = (predicted[..., None] == clicks.positive[:, None]) & _are_errors(points)[None, :, None]
+        apart = way.square().sum(-1).masked_fill(~clicks.valid[:, None] | agrees, torch.inf)
         squared, nearest = apart.min(2)
         way = way.gather(2, nearest[..., None, None].expand(-1, -1, 1, way.shape[-1]))[:, :, 0] / max(radius, 1.0)
         says = clicks.positive.to(features.dtype).mul(2).sub(1).gather(1, nearest)
         near = [says * torch.exp(-squared / (2 * reach**2)) for reach in _REACHES]
         told = torch.cat([way, torch.stack([says, *near], -1)], -1) * clicks.valid.any(1)[:, None, None]
     sure = torch.tanh(values_at(logits, points.indices).to(features.dtype) / _LOGIT)
-    kind = torch.ones_like(sure)
-    kind[:, : sure.shape[1] // 2] = -1
+    kind = _are_errors(points).to(sure.dtype).mul(2).sub(1).expand_as(sure)
     return torch.cat([features, torch.cat([sure[..., None], told, kind[..., None]], -1) * valid], -1)
+
+
+def _are_errors(points: PointState) -> Tensor:
+    """Of 2K points the second half."""
+    count = points.valid.shape[1]
+    return torch.arange(count, device=points.valid.device) >= count // 2

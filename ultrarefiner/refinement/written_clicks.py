@@ -53,9 +53,9 @@ class WrittenClicks(nn.Module):
 
     def __init__(self, *, count: int = 50, radius: float = 8.0, value: float = 5.0) -> None:
         super().__init__()
-        if count < 1 or radius < 0 or not 0 < value < float("inf"):
+        if count < 1 or not 0 <= radius < float("inf") or not 0 < value < float("inf"):
             message = (
-                "WrittenClicks takes count >= 1, radius >= 0 and a finite value > 0, but was given "
+                "WrittenClicks takes count >= 1, a finite radius >= 0 and a finite value > 0, but was given "
                 f"count={count}, radius={radius} and value={value}."
             )
             raise ValueError(message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,31 @@ from torch import Tensor
 
 from ultrarefiner.refinement import near_clicks
 from ultrarefiner.training.interaction import Answer
+
+
+def check_losses(recipe: Any, names: Sequence[str]) -> None:
+    """Raise unless a recipe's losses return one value a mask, and their weights are finite and at least 0.
+
+    Raises:
+        ValueError: a loss of one value for the batch, or such a weight.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> from ultrarefiner.losses import DiceLoss
+        >>> check_losses(SimpleNamespace(loss=DiceLoss(reduction="none")), ["loss"])
+    """
+    for name in names:
+        loss = getattr(recipe, name)
+        if getattr(loss, "reduction", "none") != "none":
+            message = (
+                f"{name} must return one value a mask, for a case without the object may not count, but it returns one "
+                f'for the batch; build {type(loss).__name__} with reduction="none".'
+            )
+            raise ValueError(message)
+        weight = getattr(recipe, f"{name}_weight", 0.0)
+        if not 0 <= weight < math.inf:
+            message = f"{name}_weight must be finite and at least 0, but it is {weight}; 0 leaves the term out."
+            raise ValueError(message)
 
 
 def region_terms(

@@ -38,8 +38,7 @@ class CorrectionRecipe(VolumeRecipe):
         model: the network; whoever trained it should have shown it clicks, with ``redecode``.
         correction: for three dimensions.
         redecode: whether the decoder is told every click, and the correction works on its new answer; otherwise, as in
-            the seed of this method, it
-            works on what it corrected last (`simulate_clicks`).
+            SegVol-GRU-Correction, it works on what it corrected last (`simulate_clicks`).
         learning_rate: AdamW's, of the correction.
         model_rate: of the network; None freezes it.
         weight_decay: AdamW's.
@@ -87,10 +86,10 @@ class CorrectionRecipe(VolumeRecipe):
 
     def __post_init__(self) -> None:
         self.check()
-        if self.correction.dimensions != 3 or self.clicks < 1 or self.consistency_weight < 0:
+        if self.correction.dimensions != 3 or self.clicks < 1:
             message = (
-                "correction must be for 3 dimensions, clicks at least 1 and consistency_weight at least 0, but they "
-                f"are {self.correction.dimensions}, {self.clicks} and {self.consistency_weight}."
+                "correction must be for 3 dimensions and clicks at least 1, but they are "
+                f"{self.correction.dimensions} and {self.clicks}; ImageCorrectionRecipe is for images."
             )
             raise ValueError(message)
         object.__setattr__(self, "_module", nn.ModuleDict({"segvol": self.model, "correction": self.correction}))

@@ -17,7 +17,7 @@ from ultrarefiner.refinement import GRUCorrection
 from ultrarefiner.systems import UltraRefiner
 from ultrarefiner.systems.click_correction import check_correction_options, on_raster
 from ultrarefiner.systems.one_mask import one_mask_logits
-from ultrarefiner.training.click_terms import click_terms, weighted_sum
+from ultrarefiner.training.click_terms import check_losses, click_terms, weighted_sum
 from ultrarefiner.training.coarse import augmented
 from ultrarefiner.training.freezing import Unfreezing
 from ultrarefiner.training.interaction import Answer, simulate_corrections
@@ -117,21 +117,13 @@ class ImageCorrectionRecipe(Recipe):
                 "value."
             )
             raise ValueError(message)
-        weights = min(self.boundary_weight, self.consistency_weight)
-        if self.correction.dimensions != 2 or self.clicks < 1 or weights < 0:
+        if self.correction.dimensions != 2 or self.clicks < 1:
             message = (
-                "correction must be for 2 dimensions, clicks at least 1, boundary_weight and consistency_weight at "
-                f"least 0, but they are {self.correction.dimensions}, {self.clicks}, {self.boundary_weight} and "
-                f"{self.consistency_weight}; CorrectionRecipe is for volumes."
+                "correction must be for 2 dimensions and clicks at least 1, but they are "
+                f"{self.correction.dimensions} and {self.clicks}; CorrectionRecipe is for volumes."
             )
             raise ValueError(message)
-        for name in ("loss", "boundary", "consistency"):
-            if getattr(getattr(self, name), "reduction", "none") != "none":
-                message = (
-                    f"{name} must return one value a mask, but it returns one for the batch; build "
-                    f'{type(getattr(self, name)).__name__} with reduction="none".'
-                )
-                raise ValueError(message)
+        check_losses(self, ("loss", "boundary", "consistency"))
         object.__setattr__(self, "_module", nn.ModuleDict(dict(self.parts())))
 
     @property

@@ -162,7 +162,8 @@ def _conversation(
     for _ in range(clicks):
         last = answers[-1]
         seen = last.logits.detach().sigmoid()
-        new = next_click(seen if inside is None else seen * inside, masks, generator=generator)
+        wanted = masks if inside is None else masks * inside
+        new = next_click(seen if inside is None else seen * inside, wanted, generator=generator)
         told, again = last.clicks.then(new), new.valid.any(1)
         logits, edited = first if decode is None else decode(told), last.edited
         if correction is not None:

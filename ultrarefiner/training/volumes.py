@@ -14,7 +14,7 @@ from ultrarefiner.data import VolumeAugmentation, VolumeBatch, VolumeView
 from ultrarefiner.losses import BoundaryLoss, DiceBCELoss
 from ultrarefiner.networks import SegVol
 from ultrarefiner.prompts import ObjectBoxes, box_from_middle_slice, draw_rounds, tight_object_box
-from ultrarefiner.training.click_terms import region_terms
+from ultrarefiner.training.click_terms import check_losses, region_terms
 from ultrarefiner.training.interaction import Answer, simulate_clicks
 from ultrarefiner.training.recipe import ParameterGroup, Prediction, Recipe, StepResult, dice_of_images, full_precision
 
@@ -58,18 +58,9 @@ class VolumeRecipe(Recipe):
         Raises:
             ValueError: a loss that returns one value for the batch, an unknown box, or a negative weight.
         """
-        for name in ("loss", "boundary"):
-            if getattr(getattr(self, name), "reduction", "none") != "none":
-                message = (
-                    f"{name} must return one value a volume, for a volume without the object does not count; build "
-                    f'{type(getattr(self, name)).__name__} with reduction="none".'
-                )
-                raise ValueError(message)
-        if self.box not in ("middle_slice", "tight") or self.boundary_weight < 0:
-            message = (
-                'box must be "middle_slice" or "tight" and boundary_weight at least 0, but they are '
-                f"{self.box!r} and {self.boundary_weight}."
-            )
+        check_losses(self, [name for name in ("loss", "boundary", "consistency") if hasattr(self, name)])
+        if self.box not in ("middle_slice", "tight"):
+            message = f'box must be "middle_slice" or "tight", but it is {self.box!r}.'
             raise ValueError(message)
 
 
