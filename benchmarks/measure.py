@@ -53,7 +53,14 @@ def saved_bytes(work: Work, network: nn.Module | None = None) -> int:
     return sum(size for pointer, size in storages.items() if pointer not in weights)
 
 
-def write(name: str, command: str, device: str, table: Sequence[str]) -> None:
+def write(
+    name: str,
+    command: str,
+    device: str,
+    table: Sequence[str],
+    *,
+    how: str = "median of the repeats, both ways in turn in one process",
+) -> None:
     """Print a table and write it to benchmarks/results/NAME.md."""
     machine = (
         torch.cuda.get_device_name()
@@ -62,7 +69,7 @@ def write(name: str, command: str, device: str, table: Sequence[str]) -> None:
     )
     head = [
         f"`{command}`,",
-        f"torch {torch.__version__}, {machine}; median of the repeats, both ways in turn in one process.",
+        f"torch {torch.__version__}, {machine}; {how}.",
     ]
     text = "\n".join([f"# Benchmark: {name}", "", *head, "", *table, ""])
     print(text)
