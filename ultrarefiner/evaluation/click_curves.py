@@ -180,7 +180,10 @@ def click_figure(
     axis.spines[["top", "right"]].set_visible(False)
     drawn = "groups" if groups is not None and len(set(groups)) < len(groups) else "cases"
     axis.set_title(f"{count} cases; bands: 95 % bootstrap interval over {drawn}", fontsize=8.5, loc="left")
-    axis.legend(fontsize=8, framealpha=0.85, loc="best")
+    if len(curves) > 3:  # inside it would cover them
+        figure.legend(fontsize=8, loc="outside lower center", ncols=2, frameon=False)
+    else:
+        axis.legend(fontsize=8, framealpha=0.85, loc="best")
     with replaced_file(path) as file:
         figure.savefig(file, format=path.suffix.lstrip(".") or "png", dpi=dots_per_inch)
     return path
