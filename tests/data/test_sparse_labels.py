@@ -352,3 +352,18 @@ def test_wrong_arguments_get_a_sentence() -> None:
         RUNS.renumbered({1: -1})
     with pytest.raises(ValueError, match="read-only"):
         RUNS.starts[0] = 1
+
+
+@pytest.mark.usefixtures("unhooked")
+@pytest.mark.parametrize(
+    ("labels", "came"),
+    [
+        (torch.full((1, 2, 2), 1.7), r"torch.float32 of \(1, 2, 2\)"),
+        (torch.full((1, 2, 2), float("nan")), "torch.float32"),
+        (torch.ones(2, 2, dtype=torch.int64), r"torch.int64 of \(2, 2\)"),
+        ([[[1]]], "list"),
+    ],
+)
+def test_what_is_no_map_of_whole_numbers_gets_a_sentence(labels: Any, came: str) -> None:
+    with pytest.raises(ValueError, match=rf"labels must be a tensor \(d, h, w\) of whole numbers, but it is {came}"):
+        SparseLabels.of(labels)

@@ -207,13 +207,13 @@ def test_wrong_settings_get_a_sentence(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=rf"holds volumes that were prepared with (the )?.*{told}.*another folder"):
             prepare_volumes(files, ready, **changes, progress=False)
     for organs in ({}, {"a": 0}, {"a": 1, "b": 1}, {"": 1}):
-        with pytest.raises(ValueError, match="organs must be names, each with a number of its own from 1"):
+        with pytest.raises(ValueError, match="organs must be names, each with a whole number of its own from 1"):
             prepare_volumes(files, tmp_path / "new", organs=organs)
     with pytest.raises(ValueError, match="needs at least one volume"):
         prepare_volumes([], tmp_path / "new")
     with pytest.raises(ValueError, match="must be unique, but 2 are called 'p0'"):
         prepare_volumes(files * 2, tmp_path / "new")
-    with pytest.raises(ValueError, match="margin not negative, got 'float16' and -1"):
+    with pytest.raises(ValueError, match="margin a whole number, not negative, got 'float16' and -1"):
         prepare_volumes(files, tmp_path / "new", margin=-1)
     assert not (tmp_path / "new").exists()
 

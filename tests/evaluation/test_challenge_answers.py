@@ -213,6 +213,33 @@ def test_a_folder_goes_on_after_broken_files_and_tells_of_them(tmp_path: Path) -
     assert float(rows[0]["seconds"]) == answers.rows[0].seconds
 
 
+@pytest.mark.parametrize("error", [IndexError("boom"), KeyError("x"), AssertionError(), TypeError("no"), MemoryError()])
+def test_whatever_a_model_raises_stops_nothing(tmp_path: Path, error: Exception) -> None:
+    class Raises(Last):
+        def start(self, volume: Tensor) -> Tensor:
+            if volume.shape[1] == 7:
+                raise error
+            return super().start(volume)
+
+    folder = folder_of(tmp_path / "cases")
+    (folder / "c.npz").unlink()
+    with pytest.warns(
+        UserWarning, match=rf"1 of 4 cases have no answer, the first is heavy\.npz: {type(error).__name__}"
+    ):
+        answers = answer_challenge_folder(Raises(), folder, tmp_path / "segs", progress=False)
+    assert [bool(row.error) for row in answers.rows] == [False, False, False, True]
+    assert answers.failed[0].error == (f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+
+
+def test_a_user_who_stops_a_folder_stops_it(tmp_path: Path) -> None:
+    class Stops(Last):
+        def start(self, volume: Tensor) -> Tensor:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        answer_challenge_folder(Stops(), folder_of(tmp_path / "cases"), tmp_path / "segs", progress=False)
+
+
 def test_a_folder_goes_on_where_it_was(tmp_path: Path) -> None:
     folder, out = folder_of(tmp_path / "cases"), tmp_path / "segs"
     (folder / "c.npz").unlink()

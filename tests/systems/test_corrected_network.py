@@ -168,16 +168,31 @@ class Deep(Coarse):
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (torch.zeros(1, 4, 4, 4), "for 2 dimensions, but it is torch.float32 of the shape"),
+        (
+            torch.zeros(1, 4, 4, 4),
+            "a channel and 2 axes with at least one voxel, as many as the correction is for, but it is of the shape",
+        ),
         (torch.zeros(4, 4), "add a channel with"),
         (torch.zeros(1, 0, 4), "at least one voxel"),
         (torch.zeros(1, 4, 4, dtype=torch.uint8), "must be floating point"),
-        ("image", "a str"),
+        ("image", "image must be a tensor, a channel and 2 axes, but it is a str"),
+        ([1, 2], "a list; make one of an array with torch.from_numpy"),
+        (torch.zeros(1, 4, 4, dtype=torch.uint8), r"torch.uint8; convert it with \.float\(\)"),
     ],
 )
 def test_images_that_are_none(image, message) -> None:
     with pytest.raises(ValueError, match=message):
         CorrectedNetwork(Coarse(), busy_correction()).start(image)
+
+
+@pytest.mark.usefixtures("unhooked")
+def test_images_that_are_none_for_a_correction_of_any_dimensions() -> None:
+    model = CorrectedNetwork(Coarse(), WrittenClicks(count=5))
+    for image in ([1, 2], None):
+        with pytest.raises(ValueError, match="image must be a tensor, a channel and 2 or 3 axes"):
+            model.start(image)
+    with pytest.raises(ValueError, match="a channel and 2 or 3 axes with at least one voxel"):
+        model.start(torch.zeros(4, 4))
 
 
 @pytest.mark.usefixtures("unhooked")

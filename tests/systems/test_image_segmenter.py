@@ -225,7 +225,7 @@ def test_answers_are_the_prompts_alone_however_little_is_kept(sam, redecode) -> 
 
 
 def test_a_fresh_correction_changes_nothing_and_a_trained_one_only_what_it_writes(sam) -> None:
-    image, clicks = picture(1, 50, 70), Clicks.at([(25, 30)], positive=[False])
+    image, clicks = picture(1, 50, 70), Clicks.at([(25, 30)], positive=[True])
     plain = ImageSegmenter(sam)(image, clicks=clicks)
     fresh = ImageSegmenter(sam, GRUCorrection(points=5, hidden=4, dimensions=2))(image, clicks=clicks)
     assert torch.equal(fresh, plain)
@@ -273,6 +273,30 @@ def test_without_redecode_sam_hears_one_prompt() -> None:
     model(picture(1, SIDE, SIDE), box=(1, 1, 9, 9), clicks=clicks)
     assert painter.told[1][0] is None
     assert len(painter.told) == 2
+
+
+@pytest.mark.parametrize("correction", [None, busy_correction()])
+@pytest.mark.parametrize("redecode", [True, False])
+def test_background_clicks_alone_ask_nothing_and_make_no_object(correction, redecode) -> None:
+    if correction is None and not redecode:
+        return
+    painter = Painter()
+    model = ImageSegmenter(painter, correction, redecode=redecode, input_policy=SAMInput(SIDE))
+    session = InteractiveSession(model, picture(1, 40, 50))
+    for place in ((3, 3), (30, 30)):
+        session.click(place, positive=False)
+        assert session.logits.shape == (1, 40, 50)
+        assert session.logits.isfinite().all()
+        assert not session.mask.any()
+    assert painter.told == []
+    session.click((20, 10))
+    assert session.mask.any()
+    assert painter.told[0][0][1].tolist() == [[0, 0, 1]]
+    assert torch.equal(model(picture(1, 40, 50), clicks=session.clicks), session.logits)
+    session.undo()
+    assert not session.mask.any()
+    session.box((2, 2, 20, 20))
+    assert session.mask.any(), "a box is a prompt, whatever was clicked before"
 
 
 def test_half_precision_and_float64(sam) -> None:

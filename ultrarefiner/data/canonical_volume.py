@@ -170,7 +170,7 @@ class CanonicalVolume:
         return (
             f"{what} of {self.path} lies in the background that was cut away, where no object is ever found; voxels "
             f"{kept[0][0]} to {kept[0][1]}, {kept[1][0]} to {kept[1][1]} and {kept[2][0]} to {kept[2][1]} were kept: "
-            "open the file with crop=None to keep all."
+            "open_volume(path, crop=None) keeps all."
         )
 
 

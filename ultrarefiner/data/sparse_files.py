@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ FORMAT = "ultrarefiner prepared volumes 1"
 KINDS = ("float16", "float32")
 
 _LARGEST = 2**20  # bytes of a JSON file
+_LONGEST = 200  # letters of a folder's name; file systems take 255 bytes
 _WRONG = (ValueError, TypeError, KeyError, OverflowError, RecursionError, AttributeError)
 
 
@@ -40,8 +42,13 @@ class VolumeFolder:
 
     @classmethod
     def of(cls, root: Path, name: str) -> VolumeFolder:
-        """The folder of a volume of any name: what no file system takes is written as a web address writes it."""
+        """The folder of a volume of any name: what no file system takes is written as a web address writes it.
+
+        What would be longer than a file's name may be is cut, and ends in a hash of the name.
+        """
         stem = quote(name, safe=" ")
+        if len(stem) > _LONGEST:
+            stem = f"{stem[: _LONGEST - 33]}-{hashlib.sha256(name.encode()).hexdigest()[:32]}"
         return cls(root / "volumes" / (f"%2E{stem[1:]}" if stem.startswith(".") else stem))
 
     @property
@@ -116,7 +123,8 @@ class VolumeRecord:
                 message = "its affine is not 4 x 4 finite numbers"
                 raise ValueError(message)
             crop = VolumeCrop(*(_three(told["crop"][name]) for name in ("start", "stop", "shape")))
-            counts, source = (tuple(_whole(one) for one in told[name]) for name in ("counts", "source"))
+            counts = tuple(_whole(one) for one in told["counts"])
+            source = tuple(_whole(one, least=-(2**63)) for one in told["source"])  # a time before 1970 is below 0
             name, group, label = (_text(told[field]) for field in ("name", "group", "label"))
             return cls(name, group, label, (z, y, x), affine, crop, counts, source)
         except _WRONG as error:
@@ -180,9 +188,9 @@ def _text(value: object) -> str:
     return value
 
 
-def _whole(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        message = f"{value!r:.50} is no whole number from 0"
+def _whole(value: object, *, least: int = 0) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        message = f"{value!r:.50} is no whole number from {least}"
         raise TypeError(message)
     return value
 

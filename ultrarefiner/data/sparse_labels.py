@@ -81,8 +81,17 @@ class SparseLabels:
             labels: 0 for background, above for objects, any whole numbers.
 
         Raises:
-            ValueError: a label is negative or above 2147483647, or the map has no voxel.
+            ValueError: the map is no whole numbers (d, h, w), a label is negative or above 2147483647, or there is no
+                voxel.
         """
+        whole = isinstance(labels, Tensor) and not (labels.is_floating_point() or labels.is_complex())
+        if not whole or labels.ndim != 3:
+            came = f"{labels.dtype} of {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
+            message = (
+                f"labels must be a tensor (d, h, w) of whole numbers, but it is {came}; take one map of a batch, and "
+                "convert it with .long() where no number is a fraction."
+            )
+            raise ValueError(message)
         depth, height, width = labels.shape
         runs = [_Runs.none()]
         for number in range(depth if height * width else 0):

@@ -84,7 +84,7 @@ def prepare_volumes(
     at a time is in memory, in float32.
 
     The same call again goes on where it was stopped or killed, and makes those again whose files have changed. A broken
-    file stops nothing: the rest is prepared first, then a sentence tells of each.
+    file stops nothing, whatever is wrong with it: the rest is prepared first, then a sentence tells of each.
 
     Args:
         files: scans with masks; `nifti_pairs` finds them.
@@ -102,8 +102,8 @@ def prepare_volumes(
     Raises:
         ModuleNotFoundError: nibabel is not installed.
         OSError: the folder cannot be written, above all because the disk is full; what was prepared stays.
-        ValueError: there is no volume, two have one name, an option is out of range, the folder was begun with other
-            settings, or, at the end, some volumes could not be prepared.
+        ValueError: there is no volume, two have one name or one has none, an option is out of range, the folder was
+            begun with other settings, or, at the end, some volumes could not be prepared.
 
     Example:
         >>> import tempfile, nibabel
@@ -125,9 +125,12 @@ def prepare_volumes(
             place = VolumeFolder.of(root, volume.name)
             try:
                 source = _source(volume)
-                ready = None if _is_there(place, source) else _ready(volume, numbers, margin, affine_tolerance, source)
-            except (ValueError, FileNotFoundError) as error:
-                broken.append(f"{volume.name!r}: {error}")
+                there = _is_there(place, source, dtype)
+                ready = None if there else _ready(volume, numbers, margin, affine_tolerance, source)
+            except ModuleNotFoundError:
+                raise
+            except Exception as error:
+                broken.append(f"{volume.name!r}: {_said(error)}")
             else:
                 if ready is not None:
                     _write(place, ready, dtype)
@@ -141,6 +144,11 @@ def prepare_volumes(
         )
         raise ValueError(message)
     return prepared
+
+
+def _said(error: Exception) -> str:
+    """What an error says; of one that is no sentence of ours, its kind too."""
+    return str(error) if isinstance(error, (ValueError, FileNotFoundError)) else f"{type(error).__name__}: {error}"
 
 
 class _Ready(NamedTuple):
@@ -222,14 +230,16 @@ def _source(files: VolumeFiles) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _is_there(place: VolumeFolder, source: tuple[int, ...]) -> bool:
-    """Whether a volume was prepared from these very files."""
+def _is_there(place: VolumeFolder, source: tuple[int, ...], kind: str) -> bool:
+    """Whether a volume was prepared from these very files, and all of its image is there."""
     if not (place.record.is_file() and place.image.is_file() and place.labels.is_file()):
         return False
     try:
-        return VolumeRecord.read(place.record).source == source
-    except ValueError:
+        record = VolumeRecord.read(place.record)
+        image = np.load(place.image, mmap_mode="r", allow_pickle=False)  # refuses a file that is too short
+    except (ValueError, OSError, EOFError, TypeError, OverflowError, SyntaxError):
         return False
+    return record.source == source and image.shape == record.crop.size and image.dtype == kind
 
 
 def _claim(root: Path, settings: dict[str, Any]) -> None:
@@ -256,13 +266,24 @@ def _check(files: Sequence[VolumeFiles], organs: Mapping[str, int] | None, dtype
     if count > 1:
         message = f"the names of volumes must be unique, but {count} are called {name!r}; give them a prefix."
         raise ValueError(message)
+    if any(not volume.name for volume in files):
+        message = "the names of volumes must have a letter at least, but one is ''; name its folder for it."
+        raise ValueError(message)
     numbers = [] if organs is None else list(organs.values())
-    if organs is not None and (not numbers or min(numbers) < 1 or len(set(numbers)) < len(numbers) or "" in organs):
-        message = f"organs must be names, each with a number of its own from 1, got {dict(organs)}."
+    wrong = not all(_counts(number, 1) for number in numbers) or len(set(numbers)) < len(numbers)
+    if organs is not None and (wrong or not numbers or "" in organs):
+        message = f"organs must be names, each with a whole number of its own from 1, got {dict(organs)}."
         raise ValueError(message)
-    if dtype not in KINDS or margin < 0:
-        message = f"dtype must be one of {', '.join(KINDS)} and margin not negative, got {dtype!r} and {margin}."
+    if dtype not in KINDS or not _counts(margin, 0):
+        message = (
+            f"dtype must be one of {', '.join(KINDS)} and margin a whole number, not negative, got {dtype!r} and "
+            f"{margin!r}."
+        )
         raise ValueError(message)
+
+
+def _counts(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def _volumes_in(folder: Path) -> dict[str, Path]:

@@ -76,8 +76,9 @@ def answer_challenge_folder(
     """Answer every case of a folder (`answer_challenge`), each into a file of the same name.
 
     A case whose answer is there already is left out, so a run that was stopped goes on where it was: give every model
-    a folder of its own. A case that cannot be read or answered stops nothing; a warning at the end counts them, and
-    the next run tries them again. An answer that cannot be written, on a full disk for example, ends the run.
+    a folder of its own. A case that cannot be read or answered stops nothing, whatever the model raises; a warning at
+    the end counts them, and the next run tries them again. An answer that cannot be written, on a full disk for
+    example, ends the run.
 
     Args:
         model: `VolumeSegmenter`, or any other `InteractiveModel`.
@@ -141,8 +142,9 @@ def _tried(model: InteractiveModel, path: Path, place: Path, normalise: Callable
         case = read_interactive_case(path)
         objects = case.objects
         segs = answer_case(model, case, normalise=normalise, progress=False)
-    except (OSError, ValueError, RuntimeError, MemoryError) as error:
-        why = str(error) or type(error).__name__
+    except Exception as error:
+        told = isinstance(error, (OSError, ValueError, RuntimeError)) and str(error)
+        why = told or f"{type(error).__name__}: {error}".removesuffix(": ")
         return ChallengeAnswer(path.name, objects, time.perf_counter() - begin, why)
     write_challenge_result(place, segs)
     return ChallengeAnswer(path.name, objects, time.perf_counter() - begin)

@@ -7,6 +7,8 @@ they always are.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -84,6 +86,39 @@ def check_no_nan(volume: Tensor, name: str = "volume") -> None:
         raise ValueError(message)
 
 
+def check_answer(logits: Tensor, name: str = "the network's answer") -> None:
+    """Raise if logits hold NaN or infinity; on an accelerator their values are not read (see above).
+
+    NaN is above no threshold, so an answer of NaN would be taken for an empty mask.
+
+    Raises:
+        ValueError: they do.
+
+    Example:
+        >>> check_answer(torch.zeros(1, 1, 4, 4))
+    """
+    if not reads_values(logits) or not logits.numel():
+        return
+    low, high = (value.item() for value in logits.detach().aminmax())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        what = "NaN" if low != low or high != high else "infinity"
+        message = (
+            f"{name} must be finite, but it holds {what}; look for NaN in the weights, which a training that broke "
+            "down leaves, and for an overflow (float16)."
+        )
+        raise ValueError(message)
+
+
+def reads_values(tensor: Tensor) -> bool:
+    """Whether a tensor's values are looked at: on a CPU, or where one hunts a NaN.
+
+    Example:
+        >>> reads_values(torch.zeros(3)), reads_values(torch.zeros(3, device="meta"))
+        (True, False)
+    """
+    return not torch.compiler.is_compiling() and (tensor.device.type == "cpu" or torch.is_anomaly_enabled())
+
+
 def without_overshoot(probability: Tensor) -> Tensor:
     """A soft mask with rounding errors beyond 0 and 1 cut off; its gradient passes as if nothing was done.
 
@@ -115,7 +150,7 @@ def _check_floating(tensor: Tensor, name: str, remedy: str) -> None:
 
 
 def _check_range(tensor: Tensor, name: str, remedy: str) -> None:
-    if torch.compiler.is_compiling() or not (tensor.device.type == "cpu" or torch.is_anomaly_enabled()):
+    if not reads_values(tensor):
         return
     low, high = (value.item() for value in tensor.detach().aminmax())
     if low != low or high != high:

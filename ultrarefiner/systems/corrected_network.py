@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ultrarefiner.ops.checks import check_answer, check_no_nan, reads_values
 from ultrarefiner.refinement import ClickCorrection, GRUCorrection
 from ultrarefiner.systems.answered_rounds import AnsweredRound, AnsweredRounds
+from ultrarefiner.systems.at_rest import at_rest
 from ultrarefiner.systems.click_correction import check_correction_options, correct_at_clicks, on_raster
 from ultrarefiner.systems.one_mask import one_mask_logits
 from ultrarefiner.systems.told_prompts import ToldClicks, told_clicks
@@ -37,7 +40,7 @@ class CorrectedNetwork(nn.Module):
 
     The network runs once; a click only runs the correction, which goes on from the last answer with its memory of the
     clicks before. An answer is the clicks' alone: it is built up from the first to the last, and what was built before
-    is kept. Without a click it is the network's.
+    is kept. Without a click it is the network's. It answers in evaluation mode, whatever mode it is in (`at_rest`).
 
     Args:
         network: called with (1, c, *space); answers with logits (1, 1, *space) of one object, on any raster over the
@@ -103,28 +106,15 @@ class CorrectedNetwork(nn.Module):
             image: (c, h, w), or a volume (c, d, h, w), as the network expects it.
 
         Raises:
-            ValueError: another number of axes, no voxel, no floating point, or an answer that is not one mask.
+            ValueError: another number of axes, no voxel, no floating point, NaN, or an answer that is not one mask or
+                holds NaN or infinity.
         """
-        axes = self.correction.dimensions if isinstance(self.correction, GRUCorrection) else max(image.ndim - 1, 2)
-        if (
-            not isinstance(image, Tensor)
-            or image.ndim != axes + 1
-            or not image.numel()
-            or not image.is_floating_point()
-        ):
-            came = (
-                f"{image.dtype} of the shape {tuple(image.shape)}"
-                if isinstance(image, Tensor)
-                else f"a {type(image).__name__}"
-            )
-            message = (
-                f"image must be floating point, a channel and {axes} axes with at least one voxel, as the correction "
-                f"is for {axes} dimensions, but it is {came}; add a channel with image[None]."
-            )
-            raise ValueError(message)
+        axes = _checked_axes(image, self.correction.dimensions if isinstance(self.correction, GRUCorrection) else None)
         weights = next(self.network.parameters(), None)
-        answer = self.network((image if weights is None else image.to(weights))[None])
+        with at_rest(self):
+            answer = self.network((image if weights is None else image.to(weights))[None])
         logits = one_mask_logits(answer, images=1, axes=axes)
+        check_answer(logits)
         logits = on_raster(logits, image.shape[1:])
         return NetworkAnswer(logits, image.device, AnsweredRounds(cache_bytes=self.cache_bytes))
 
@@ -156,7 +146,8 @@ class CorrectedNetwork(nn.Module):
             return self._round(state, some, before)
 
         told = told_clicks(clicks, state.logits.shape[2:])
-        made = state.rounds.after(None, told, ask, first=1) if told else AnsweredRound(state.logits)
+        with at_rest(self):
+            made = state.rounds.after(None, told, ask, first=1) if told else AnsweredRound(state.logits)
         return made.logits[0].to(state.device, copy=True)
 
     def extra_repr(self) -> str:
@@ -173,3 +164,31 @@ class CorrectedNetwork(nn.Module):
             earlier=None if before is None else before.raster_logits,
         )
         return AnsweredRound(found.logits, None, found.state, found.raster_logits)
+
+
+def _checked_axes(image: Any, dimensions: int | None) -> int:
+    """How many axes of space an image or volume has, for a correction of so many; None corrects any."""
+    wanted = "2 or 3" if dimensions is None else f"{dimensions}"
+    if not isinstance(image, Tensor):
+        message = (
+            f"image must be a tensor, a channel and {wanted} axes, but it is a {type(image).__name__}; make one of an "
+            "array with torch.from_numpy, and add the channel with [None]."
+        )
+        raise ValueError(message)
+    axes = image.ndim - 1
+    if not image.is_floating_point():
+        message = (
+            f"image must be floating point, but it is {image.dtype}; convert it with .float(), and bring its values "
+            "into the range of the network's training."
+        )
+        raise ValueError(message)
+    if (axes not in (2, 3) if dimensions is None else axes != dimensions) or not image.numel():
+        message = (
+            f"image must be a channel and {wanted} axes with at least one voxel, as many as the correction is for, but "
+            f"it is of the shape {tuple(image.shape)}; add a channel with image[None], or build the correction with "
+            "another dimensions."
+        )
+        raise ValueError(message)
+    if reads_values(image):
+        check_no_nan(image, "image")
+    return axes

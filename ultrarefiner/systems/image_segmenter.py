@@ -10,14 +10,22 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ultrarefiner.ops.checks import check_images
+from ultrarefiner.ops.checks import check_answer, check_images
 from ultrarefiner.ops.coordinates import Frame, edge_to_index, index_to_edge
 from ultrarefiner.refinement import BestSelection, ClickCorrection, GRUCorrection
 from ultrarefiner.sam import InputPolicy, SAMLike, decode, encode_images
 from ultrarefiner.systems.answered_rounds import AnsweredRound, AnsweredRounds
+from ultrarefiner.systems.at_rest import at_rest
 from ultrarefiner.systems.click_correction import check_correction_options, correct_at_clicks
 from ultrarefiner.systems.prompted import policy_of
-from ultrarefiner.systems.told_prompts import ToldBox, ToldClicks, told_box, told_clicks
+from ultrarefiner.systems.told_prompts import (
+    NOTHING_LOGIT,
+    ToldBox,
+    ToldClicks,
+    first_on_object,
+    told_box,
+    told_clicks,
+)
 from ultrarefiner.types import Clicks, Prompts
 
 
@@ -46,14 +54,19 @@ class ImageSegmenter(nn.Module):
     click without a box may mean several things: of SAM's three candidates the one that SAM believes best is taken. All
     other prompts get its single mask. Then the correction, if there is one, works on the answer.
 
+    A click on the background never makes an object where there is none: until there is a box or a click on the object,
+    SAM is not asked, and the mask is empty. The clicks before it are told with it.
+
     An answer is the prompts' alone: it is built up from the first click to the last, and what was built before is kept.
+    It answers in evaluation mode, whatever mode it is in (`at_rest`).
 
     Args:
         sam: built by `build_sam`, or any SAM-like module. MedSAM was trained on boxes alone.
         correction: `GRUCorrection` of 2 dimensions, or `WrittenClicks`; None for SAM alone.
         redecode: True: SAM hears every click, and the correction sees its new answer and all clicks. False: SAM hears
-            the box alone (without one the first click), and the correction goes on from the last answer, with the
-            newest click. As in the correction's training; None is True without a correction, False with one.
+            the box alone (without one the clicks up to the first on the object), and the correction goes on from the
+            last answer, with the newest click. As in the correction's training; None is True without a correction,
+            False with one.
         previous_mask: whether SAM's last answer is its next mask prompt.
         selection: chooses among the candidates of a single click; `BestSelection` if not given.
         correction_side: the longest side of the raster on which the correction works, the size that it was trained on;
@@ -144,7 +157,8 @@ class ImageSegmenter(nn.Module):
         checked, sam = _checked_image(image), cast("SAMLike", self.sam)
         weights = next(sam.image_encoder.parameters(), None)
         seen = checked if weights is None else checked.to(weights.device)
-        embedding = encode_images(sam, self.input_policy(seen[None]))
+        with at_rest(self):
+            embedding = encode_images(sam, self.input_policy(seen[None]))
         height, width = (int(side) for side in checked.shape[1:])
         return ImageState(embedding, (height, width), checked.device, AnsweredRounds(cache_bytes=self.cache_bytes))
 
@@ -166,7 +180,8 @@ class ImageSegmenter(nn.Module):
             Logits on the image's pixels, on its device; the caller's own.
 
         Raises:
-            ValueError: no prompt at all, a box or click that is none or lies outside, clicks into several images.
+            ValueError: no prompt at all, a box or click that is none or lies outside, clicks into several images, or
+                SAM answers with NaN or infinity.
         """
         drawn, told = told_box(box, state.size), told_clicks(clicks, state.size)
         if drawn is None and not told:
@@ -176,7 +191,11 @@ class ImageSegmenter(nn.Module):
         def ask(some: ToldClicks, before: AnsweredRound | None) -> AnsweredRound:
             return self._round(state, drawn, some, before)
 
-        made = state.rounds.after(drawn, told, ask, first=1 if drawn is None else 0)
+        first = first_on_object(told) if drawn is None else 0
+        if first is None:
+            return torch.full((1, *state.size), NOTHING_LOGIT, device=state.device)
+        with at_rest(self):
+            made = state.rounds.after(drawn, told, ask, first=first)
         return made.logits[0].to(state.device, copy=True)
 
     def extra_repr(self) -> str:
@@ -211,6 +230,7 @@ class ImageSegmenter(nn.Module):
         ambiguous = box is None and len(told) == 1
         candidates = decode(cast("SAMLike", self.sam), state.embedding, prompts, multimask=ambiguous)
         low: Tensor = self.selection(candidates)[0] if ambiguous else candidates.logits[:, :, 0]
+        check_answer(low, "the answer of sam")
         return low
 
 

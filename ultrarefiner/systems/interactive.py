@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol, SupportsFloat, SupportsIndex, runtime
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Integer
-from torch import Tensor
+from torch import Tensor, nn
 
 from ultrarefiner.ops.checks import check_no_nan
 from ultrarefiner.systems.told_prompts import told_box, told_label, told_voxel
@@ -71,13 +71,19 @@ class InteractiveSession:
     Of the answers the session keeps the latest. What the model keeps besides is its own: `VolumeSegmenter` stays within
     its ``cache_bytes``, whatever the number of clicks, and makes anew, to the same bits, what it dropped.
 
+    A model that is a module is put in evaluation mode and left there, for dropout and the statistics of a batch would
+    make an answer more than its prompts'.
+
     Args:
         model: `VolumeSegmenter`, or any object with ``start`` and ``segment``.
         volume: (1, d, h, w), or an image (c, h, w), as the model expects it.
+        text: what names the object, as ``model.start`` takes it: for `VolumeSegmenter` an embedding, of
+            `SegVolTextEncoder` for example. It is answered at once, and every answer listens to it; None for none.
         spacing: a voxel's sides in mm, in the order of the array's axes; None where it is not known.
 
     Raises:
-        ValueError: the volume has another number of axes or NaN, or the spacing is none.
+        ValueError: the volume has another number of axes or NaN, the spacing is none, or a text came for a model that
+            takes none.
 
     Example:
         >>> from ultrarefiner.networks import build_segvol
@@ -103,6 +109,8 @@ class InteractiveSession:
         _check_volume(volume)
         if text is not None:
             _check_listens(model)
+        if isinstance(model, nn.Module):
+            model.eval()
         self.model = model
         self.size = tuple(int(side) for side in volume.shape[1:])
         self.spacing = _checked_spacing(spacing, len(self.size))

@@ -18,6 +18,9 @@ ToldBox = tuple[int, ...]
 ToldClicks = tuple[tuple[tuple[int, ...], bool], ...]
 """Clicks in their order: each a voxel, and whether it lies in the object."""
 
+NOTHING_LOGIT = -20.0
+"""The logit of every voxel where nobody has said yet what the object is: a probability of 2e-9."""
+
 
 def told_box(box: Any, size: Sequence[int]) -> ToldBox | None:
     """A box as plain numbers, or None.
@@ -161,6 +164,16 @@ def told_clicks(clicks: Clicks | None, size: Sequence[int]) -> ToldClicks:
             )
             raise ValueError(message)
     return told
+
+
+def first_on_object(told: ToldClicks) -> int | None:
+    """How many clicks there are up to the first one on the object; None where all lie on the background.
+
+    Example:
+        >>> first_on_object((((0, 0), False), ((3, 4), True))), first_on_object((((0, 0), False),))
+        (2, None)
+    """
+    return next((count for count, (_, positive) in enumerate(told, 1) if positive), None)
 
 
 def clicks_of(told: ToldClicks, dimensions: int, *, device: torch.device) -> Clicks:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from ultrarefiner.ops.resample import resize_linear
 from ultrarefiner.refinement import ClickCorrection
+from ultrarefiner.systems.at_rest import at_rest
 from ultrarefiner.systems.click_rounds import PromptedNetwork, on_grid
-from ultrarefiner.systems.told_prompts import told_box, told_clicks, told_text
+from ultrarefiner.systems.told_prompts import NOTHING_LOGIT, told_box, told_clicks, told_text
 from ultrarefiner.systems.volume_blend import Progress
 from ultrarefiner.systems.volume_state import Told, VolumeState, checked_volume
 from ultrarefiner.systems.volume_view import ViewReader
@@ -20,9 +21,6 @@ from ultrarefiner.systems.volume_whole import WholeRounds
 from ultrarefiner.systems.volume_windows import Box3D, enlarged_part
 from ultrarefiner.systems.volume_zoom import zoom_in
 from ultrarefiner.types import Clicks
-
-_NOTHING = -20.0
-"""The logit of every voxel where nobody has said yet what the object is: a probability of 2e-9."""
 
 
 class VolumeSegmenter(nn.Module):
@@ -45,6 +43,8 @@ class VolumeSegmenter(nn.Module):
     What was found is kept, so a later click decodes what it changes, and encodes only windows that were never looked
     at. Answers, memories and embeddings together stay within ``cache_bytes``, for any number of clicks; what was used
     longest ago goes first and is made anew, to the same bits, when it is needed.
+
+    It answers in evaluation mode, whatever mode it is in (`at_rest`).
 
     A voxel index of the volume is told the network as the voxel of its input that holds it. The volume may stay on a
     CPU while the network is elsewhere: only what the network looks at travels.
@@ -147,7 +147,8 @@ class VolumeSegmenter(nn.Module):
         """
         volume, text = checked_volume(volume), told_text(text, getattr(self.network, "width", None))
         reader = self._reader()
-        return VolumeState(volume, reader.encode(resize_linear(volume[None], reader.grid)), text)
+        with at_rest(self):
+            return VolumeState(volume, reader.encode(resize_linear(volume[None], reader.grid)), text)
 
     @torch.no_grad()
     def segment(
@@ -166,7 +167,8 @@ class VolumeSegmenter(nn.Module):
             Logits on the volume's voxels, float32, on its device.
 
         Raises:
-            ValueError: no prompt at all, a box or click that is none or lies outside, clicks into several volumes.
+            ValueError: no prompt at all, a box or click that is none or lies outside, clicks into several volumes, or
+                the network answers with NaN or infinity.
         """
         drawn = cast("Box3D | None", told_box(box, state.size))
         told = cast("Told", told_clicks(clicks, state.size))
@@ -174,20 +176,24 @@ class VolumeSegmenter(nn.Module):
             message = "segment must be given a box, a click or a text, but there is none; say what to segment."
             raise ValueError(message)
         state.kept.turn(limit=self.cache_bytes)
+        with at_rest(self):
+            return self._answer(state, drawn, told)
+
+    def extra_repr(self) -> str:
+        """The constructor's numbers."""
+        return f"overlap={self.overlap}, redecode={self.redecode}, cache_bytes={self.cache_bytes}"
+
+    def _answer(self, state: VolumeState, drawn: Box3D | None, told: Told) -> Float[Tensor, "1 d h w"]:
         reader = self._reader()
         whole = WholeRounds(reader, state, drawn, overlap=self.overlap)
         found = whole.after(told).logits
         if found is None:
-            return torch.full(state.volume.shape, _NOTHING, device=state.volume.device)
+            return torch.full(state.volume.shape, NOTHING_LOGIT, device=state.volume.device)
         low = on_grid(found, reader.grid)[0, 0].to(state.volume.device)
         depth, height, width = state.size
         logits = enlarged_part(low, state.size, (0, 0, 0, depth - 1, height - 1, width - 1))
         zoom_in(whole, told, logits, progress=self.progress)
         return logits[None]
-
-    def extra_repr(self) -> str:
-        """The constructor's numbers."""
-        return f"overlap={self.overlap}, redecode={self.redecode}, cache_bytes={self.cache_bytes}"
 
     def _reader(self) -> ViewReader:
         return ViewReader(cast("PromptedNetwork", self.network), self.correction, self.redecode)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ultrarefiner.ops.checks import check_answer
 from ultrarefiner.refinement import ClickCorrection
 from ultrarefiner.systems.click_rounds import ClickMemory, ClickRound, PromptedNetwork, next_round
 from ultrarefiner.systems.volume_state import Told
@@ -50,13 +51,17 @@ class ViewReader:
         text: Tensor | None,
         before: ClickMemory | None,
     ) -> ClickRound:
-        """`next_round` with a box and clicks in the view's voxels; of it what the next click needs is remembered."""
+        """`next_round` with a box and clicks in the view's voxels; of it what the next click needs is remembered.
+
+        Raises:
+            ValueError: the network answers with NaN or infinity.
+        """
         device = embedding.device
         clicks = Clicks.none(1, 3, device=device)
         if told:
             clicks = Clicks.at([voxel for voxel, _ in told], positive=[label for _, label in told], device=device)
         made = next_round(
-            self.network,
+            _Checked(self.network),
             embedding,
             clicks=clicks,
             boxes=None if box is None else torch.tensor([box], dtype=torch.float32, device=device),
@@ -68,3 +73,18 @@ class ViewReader:
         # One of several candidates is a view that keeps all of them.
         logits = made.logits.clone() if made.logits.untyped_storage().nbytes() > made.logits.nbytes else made.logits
         return ClickRound(logits, ClickMemory(made.memory.state, None if self.redecode else logits))
+
+
+class _Checked:
+    """A network whose answers are looked at before anything is made of them."""
+
+    def __init__(self, network: PromptedNetwork) -> None:
+        self.network, self.volume_size = network, network.volume_size
+
+    def encode(self, volume: Tensor, /) -> Tensor:
+        return self.network.encode(volume)
+
+    def decode(self, embedding: Tensor, /, **prompts: Any) -> Any:
+        answer = self.network.decode(embedding, **prompts)
+        check_answer(answer.mask_logits)
+        return answer

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ultrarefiner.systems.click_rounds import on_grid
+from ultrarefiner.systems.told_prompts import first_on_object
 from ultrarefiner.systems.volume_state import Told, VolumeState, WholeRound
 from ultrarefiner.systems.volume_view import ViewReader
 from ultrarefiner.systems.volume_windows import (
@@ -56,7 +57,7 @@ class WholeRounds:
         """How many clicks the first round has."""
         if self.box is not None or self.state.text is not None:
             return 0
-        return next((count for count, (_, positive) in enumerate(told, 1) if positive), None)
+        return first_on_object(told)
 
     def _latest(self, told: Told, first: int) -> tuple[int, WholeRound | None]:
         for count in range(len(told), first - 1, -1):
