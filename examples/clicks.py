@@ -95,6 +95,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of volumes, weights, order and clicks")
     parser.add_argument("--epochs", type=int, help="of every stage, instead of the scale's own numbers")
     parser.add_argument("--volumes", type=int, nargs=3, help="that train, choose and are reported")
+    parser.add_argument("--reported-seed", type=int, help="of the reported volumes alone, to report fresh ones")
     parser.add_argument("--precision", default="bf16-mixed", help="Fabric's: 32-true, bf16-mixed, 16-mixed")
     return parser.parse_args()
 
@@ -102,7 +103,8 @@ def arguments() -> argparse.Namespace:
 def cases(args: argparse.Namespace, scale: Scale, which: int) -> FittedVolumes:
     """Of the volumes that train (0), choose (1) or are reported (2)."""
     count = (args.volumes or scale.volumes)[which]
-    volumes = OrganPhantoms(count, size=scale.size, seed=3 * args.seed + which)
+    fresh = which == 2 and args.reported_seed is not None
+    volumes = OrganPhantoms(count, size=scale.size, seed=args.reported_seed if fresh else 3 * args.seed + which)
     return FittedVolumes(OrganCases(volumes), scale.size)
 
 
@@ -193,6 +195,8 @@ def main() -> None:
     out = args.out / ("small" if args.small else "full") / f"seed{args.seed}"
     model, found = methods(args, scale, out)
     test = cases(args, scale, 2)
+    if args.reported_seed is not None:
+        out = out / f"reported{args.reported_seed}"
     table = report(model, found, test, out, seed=args.seed, surfaces=True)
     print(f"ultrarefiner {ur.__version__}, {len(test)} cases of volumes that no stage has seen\n\n{table}")
     brain = brain_cases(scale.size)
