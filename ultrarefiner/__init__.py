@@ -31,7 +31,15 @@ from ultrarefiner.losses import (
     WeakBoxLoss,
     WeightAnchor,
 )
-from ultrarefiner.networks import ForegroundLogits, SegVol, TransUNet, build_microsegnet, build_segvol, build_transunet
+from ultrarefiner.networks import (
+    BackboneUNet,
+    ForegroundLogits,
+    SegVol,
+    TransUNet,
+    build_microsegnet,
+    build_segvol,
+    build_transunet,
+)
 from ultrarefiner.ops import scale_gradient
 from ultrarefiner.prompts import (
     BoxBackground,
@@ -43,6 +51,7 @@ from ultrarefiner.prompts import (
     TokenPromptModule,
 )
 from ultrarefiner.refinement import (
+    AcceptanceRule,
     BestSelection,
     GRUCorrection,
     LearnedGate,
@@ -52,7 +61,7 @@ from ultrarefiner.refinement import (
     UncertaintyGate,
     WrittenClicks,
 )
-from ultrarefiner.sam import SAM, MedSAMInput, SAMInput, build_sam
+from ultrarefiner.sam import SAM, MedSAMInput, SAMInput, build_light_sam, build_sam
 from ultrarefiner.simulation import AtResolution, FailureSimulator, SimpleFailures
 from ultrarefiner.systems import (
     AtSize,
@@ -95,10 +104,12 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "SAM",
     "AGBCELoss",
+    "AcceptanceRule",
     "AtResolution",
     "AtSize",
     "AutoMedSAM",
     "AutoSAM",
+    "BackboneUNet",
     "BandTightBoxLoss",
     "BestSelection",
     "BinaryCrossEntropyLoss",
@@ -152,6 +163,7 @@ __all__ = [
     "WrittenClicks",
     "__version__",
     "build_autosam_generator",
+    "build_light_sam",
     "build_microsegnet",
     "build_sam",
     "build_segvol",

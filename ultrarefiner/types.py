@@ -82,12 +82,14 @@ class RefinedSegmentation:
     Attributes:
         coarse_logits: what the coarse network said, on the image's pixels.
         coarse_probability: its sigmoid.
-        refined_logits: the final mask (after the gate, if there is one).
+        refined_logits: the final mask (after gate and acceptance rule, if there are any).
         refined_probability: its sigmoid.
         iou: SAM's estimate for the mask it proposed; 0 where the coarse mask was empty.
         prompts: what SAM was told.
         refinement: all that the refiner returned, before the gate.
         gate: the share of SAM's mask in the final mask, in [0, 1]; None without a gate.
+        accepted: which refined masks the acceptance rule let pass; the others are the coarse masks. None without a
+            rule, and in training mode.
     """
 
     coarse_logits: Float[Tensor, "b k h w"]
@@ -98,6 +100,7 @@ class RefinedSegmentation:
     prompts: Prompts
     refinement: Refinement
     gate: Float[Tensor, "b k h w"] | None
+    accepted: Bool[Tensor, "b k"] | None = None
 
 
 @dataclass(frozen=True)

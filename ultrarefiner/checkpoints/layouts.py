@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from ultrarefiner.checkpoints.automedsam import rename_automedsam
+from ultrarefiner.checkpoints.efficientnet_lite import rename_efficientnet_lite0
 from ultrarefiner.checkpoints.hardnet import rename_autosam, rename_hardnet
 from ultrarefiner.checkpoints.renaming import Renamed
 from ultrarefiner.checkpoints.segvol import rename_segvol, rename_segvol_vit
@@ -77,6 +78,7 @@ LAYOUTS: dict[str, Layout] = {
         surplus={"stages.3.": "this network was built without the stage at 1/32"},
         signature="base.",
     ),
+    "efficientnet_lite0": Layout(rename=rename_efficientnet_lite0, signature="_conv_stem."),
     "automedsam": Layout(
         wrappers=("model_state_dict", "prompt_module_state_dict", "state_dict"),
         rename=rename_automedsam,

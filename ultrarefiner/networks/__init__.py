@@ -1,5 +1,6 @@
 """Networks of our own: coarse ones, and the backbone of AutoSAM. They open no file: `load_weights` fills them."""
 
+from ultrarefiner.networks.backbone_unet import BackboneUNet
 from ultrarefiner.networks.foreground import ForegroundLogits, foreground_logits
 from ultrarefiner.networks.hardnet import HarDBlock, HarDNet, build_hardnet
 from ultrarefiner.networks.light_decoder import LightDecoder
@@ -7,6 +8,7 @@ from ultrarefiner.networks.segvol import SegVol, SegVolOutput, SegVolTextEncoder
 from ultrarefiner.networks.transunet import TransUNet, build_microsegnet, build_transunet
 
 __all__ = [
+    "BackboneUNet",
     "ForegroundLogits",
     "HarDBlock",
     "HarDNet",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ultrarefiner.ops.logits import finite_logit
+from ultrarefiner.refinement.acceptance import AcceptanceRule
 from ultrarefiner.refinement.correction import Correction, CorrectionState, GRUCorrection
 from ultrarefiner.refinement.gates import Gate, LearnedGate, ProductGate, UncertaintyGate, blend
 from ultrarefiner.refinement.near_clicks import near_clicks
@@ -16,6 +17,7 @@ from ultrarefiner.refinement.selection import BestSelection, SoftSelection
 from ultrarefiner.refinement.written_clicks import ClickCorrection, WrittenAnswer, WrittenClicks
 
 __all__ = [
+    "AcceptanceRule",
     "BestSelection",
     "ClickCorrection",
     "Correction",

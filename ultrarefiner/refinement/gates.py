@@ -101,11 +101,13 @@ class UncertaintyGate(nn.Module):
 class LearnedGate(nn.Module):
     """A small network that sees the grey image, the coarse and the refined mask and says where to trust SAM.
 
-    Two 3x3 convolutions and a sigmoid; its last layer starts at zero weights and a bias of -2, so that every gate
-    starts at 0.12 and training has to earn each change to the coarse mask.
+    Two 3x3 convolutions and a sigmoid; its last layer starts at zero weights, so that every gate starts at the share
+    ``sigmoid(bias)``: at the default of -2 that is 0.12, and training has to earn each change to the coarse mask; at 0
+    it is the mean of both masks.
 
     Args:
         width: hidden channels.
+        bias: of the last layer at the start.
 
     Example:
         >>> gate = LearnedGate()
@@ -114,9 +116,10 @@ class LearnedGate(nn.Module):
         torch.Size([2, 3, 16, 16])
     """
 
-    def __init__(self, width: int = 32) -> None:
+    def __init__(self, width: int = 32, *, bias: float = -2.0) -> None:
         super().__init__()
         self.width = width
+        self.bias = bias
         self.layers = nn.Sequential(
             nn.Conv2d(3, width, 3, padding=1),
             nn.ReLU(),
@@ -126,7 +129,7 @@ class LearnedGate(nn.Module):
         )
         last = self.layers[-1]
         nn.init.zeros_(last.weight)  # type: ignore[arg-type]  # the last layer is the convolution above
-        nn.init.constant_(last.bias, -2.0)  # type: ignore[arg-type]  # likewise
+        nn.init.constant_(last.bias, bias)  # type: ignore[arg-type]  # likewise
 
     def forward(
         self,
@@ -142,7 +145,8 @@ class LearnedGate(nn.Module):
 
     def settings(self) -> dict[str, Any]:
         """The gate as plain values."""
-        return {"gate": "learned", "width": self.width}
+        # Left out where it is the default, as in checkpoints from before there was a choice.
+        return {"gate": "learned", "width": self.width, **({} if self.bias == -2.0 else {"bias": self.bias})}
 
 
 class ProductGate(nn.Module):

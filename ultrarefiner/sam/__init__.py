@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ultrarefiner.sam.builders import SIZES, SAMSize, build_sam
+from ultrarefiner.sam.backbone_encoder import BackboneEncoder
+from ultrarefiner.sam.builders import SIZES, SAMSize, build_light_sam, build_sam
 from ultrarefiner.sam.decoding import decode
 from ultrarefiner.sam.inputs import InputPolicy, MedSAMInput, SAMInput, TwiceNormalisedInput
 from ultrarefiner.sam.model import SAM, SAMLike, encode_images
@@ -11,12 +12,14 @@ from ultrarefiner.sam.prompt_embedding import dense_position, embed_prompts
 __all__ = [
     "SAM",
     "SIZES",
+    "BackboneEncoder",
     "InputPolicy",
     "MedSAMInput",
     "SAMInput",
     "SAMLike",
     "SAMSize",
     "TwiceNormalisedInput",
+    "build_light_sam",
     "build_sam",
     "decode",
     "dense_position",

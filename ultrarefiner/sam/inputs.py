@@ -51,6 +51,8 @@ class SAMInput(nn.Module):
 
     Args:
         size: side of the square input, 1024 for the published models.
+        mean: of the three channels of images in [0, 1]; SAM's own if not given. Belongs to the encoder's weights.
+        std: likewise.
 
     Example:
         >>> SAMInput(64)(torch.rand(1, 1, 30, 50)).shape
@@ -60,11 +62,16 @@ class SAMInput(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, size: int = 1024) -> None:
+    def __init__(
+        self, size: int = 1024, *, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+    ) -> None:
         super().__init__()
         self.size = size
-        self.register_buffer("mean", torch.tensor(PIXEL_MEAN).view(3, 1, 1) / 255, persistent=False)
-        self.register_buffer("std", torch.tensor(PIXEL_STD).view(3, 1, 1) / 255, persistent=False)
+        # Left out where they are SAM's own, as in checkpoints from before there was a choice.
+        self._told = {name: [*given] for name, given in (("mean", mean), ("std", std)) if given is not None}
+        for name, given, published in (("mean", mean, PIXEL_MEAN), ("std", std, PIXEL_STD)):
+            numbers = torch.tensor(published) / 255 if given is None else torch.tensor([*given])
+            self.register_buffer(name, numbers.view(3, 1, 1), persistent=False)
 
     def frame(self, source: Sequence[int]) -> Frame:
         """Where a picture of ``source`` = (height, width) lies in the input."""
@@ -99,7 +106,7 @@ class SAMInput(nn.Module):
 
     def settings(self) -> dict[str, Any]:
         """The policy as plain values."""
-        return {"policy": "sam", "size": self.size}
+        return {"policy": "sam", "size": self.size, **self._told}
 
 
 class TwiceNormalisedInput(SAMInput):
@@ -119,7 +126,7 @@ class TwiceNormalisedInput(SAMInput):
 
     def settings(self) -> dict[str, Any]:
         """The policy as plain values."""
-        return {"policy": "sam twice", "size": self.size}
+        return {"policy": "sam twice", "size": self.size, **self._told}
 
 
 class MedSAMInput(nn.Module):

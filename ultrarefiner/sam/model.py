@@ -60,7 +60,9 @@ class SAM(nn.Module):
 
     def settings(self) -> dict[str, Any]:
         """Architecture and policy as plain values."""
-        return {"name": self.name, "input": self.input_policy.settings()}
+        described = getattr(self.image_encoder, "settings", None)
+        encoder = {} if described is None else {"image_encoder": described()}
+        return {"name": self.name, "input": self.input_policy.settings(), **encoder}
 
 
 def encode_images(

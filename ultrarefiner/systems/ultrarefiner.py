@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ultrarefiner.ops.checks import check_images
 from ultrarefiner.ops.gradient import scale_gradient
 from ultrarefiner.ops.logits import finite_logit, resize_logits
-from ultrarefiner.refinement import blend
+from ultrarefiner.refinement import AcceptanceRule, blend
 from ultrarefiner.systems.at_size import main_logits
 from ultrarefiner.systems.refiner import SAMRefiner
 from ultrarefiner.types import RefinedSegmentation
@@ -27,6 +27,13 @@ class UltraRefiner(nn.Module):
         gate: how much of SAM's mask enters the final mask; None takes SAM's mask as it is.
         gradient_scale: factor on the gradient that the refined mask sends to the coarse network. It acts on that
             tensor: scaling the parameters' gradients instead does nothing under AdamW.
+        acceptance: in evaluation mode, which refined masks are taken; the others come back as the coarse network made
+            them. None takes all.
+        frame: side of the square that images are fitted to before they come here, for those who prepare them
+            (prediction and evaluation do). The model itself takes any size.
+
+    Raises:
+        ValueError: gradient_scale is no finite number of at least 0, or frame is below 1.
 
     Example:
         >>> from ultrarefiner.sam import build_sam
@@ -45,15 +52,22 @@ class UltraRefiner(nn.Module):
         refiner: SAMRefiner,
         gate: nn.Module | None = None,
         gradient_scale: float = 1.0,
+        acceptance: AcceptanceRule | None = None,
+        frame: int | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= gradient_scale < float("inf"):
             message = f"gradient_scale must be a finite number of at least 0, but it is {gradient_scale}."
             raise ValueError(message)
+        if frame is not None and frame < 1:
+            message = f"frame must be the side of a square in pixels, at least 1, but it is {frame}."
+            raise ValueError(message)
         self.coarse = coarse
         self.refiner = refiner
         self.gate = gate
         self.gradient_scale = gradient_scale
+        self.acceptance = acceptance
+        self.frame = frame
 
     def forward(
         self,
@@ -100,6 +114,13 @@ class UltraRefiner(nn.Module):
             blended = blend(passed_probability, refined_probability, gate)
             refined_logits = refinement.logits.where(empty, finite_logit(blended))
             refined_probability = refined_probability.where(empty, blended)
+        accepted = None
+        if self.acceptance is not None and not self.training:
+            accepted = self.acceptance(coarse_probability, refined_probability, refinement.iou)
+            accepted = accepted | ~refinement.prompts.valid
+            taken = accepted[..., None, None]
+            refined_logits = refined_logits.where(taken, coarse_logits.to(refined_logits.dtype))
+            refined_probability = refined_probability.where(taken, coarse_probability.to(refined_probability.dtype))
         return RefinedSegmentation(
             coarse_logits=coarse_logits,
             coarse_probability=coarse_probability,
@@ -109,6 +130,7 @@ class UltraRefiner(nn.Module):
             prompts=refinement.prompts,
             refinement=refinement,
             gate=gate,
+            accepted=accepted,
         )
 
     def settings(self) -> dict[str, Any]:
@@ -119,6 +141,9 @@ class UltraRefiner(nn.Module):
             "refiner": self.refiner.settings(),
             "gate": None if self.gate is None else cast("Any", self.gate).settings(),
             "gradient_scale": self.gradient_scale,
+            # Left out where there are none, as in checkpoints from before there were these parts.
+            **({} if self.acceptance is None else {"acceptance": self.acceptance.settings()}),
+            **({} if self.frame is None else {"frame": self.frame}),
         }
 
     def _coarse_logits(self, images: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import nn
 
 from ultrarefiner.checkpoints.files import read_tensors
 from ultrarefiner.training.checkpoint import keep, resume, save_best, save_last, settings_of
+from ultrarefiner.training.cpu_convolutions import quick_convolutions
 from ultrarefiner.training.epoch import interrupt, refuse_nonfinite, share_buffers, train_epoch, validate
 from ultrarefiner.training.freezing import Stages
 from ultrarefiner.training.loading import FittedSet, TrainingData, ValidationData
@@ -170,7 +171,8 @@ def _run(
         stages = job.recipe.unfreezing.bind(job.recipe.module)
         try:
             run = job.set_up(fabric, stages)
-            with hold_folder(fabric, job.folder):
+            mixed_on_cpu = fabric.device.type == "cpu" and job.plan.precision == "bf16-mixed"
+            with hold_folder(fabric, job.folder), quick_convolutions(job.recipe.module, active=mixed_on_cpu):
                 resumed_from = _go_through(run, stop)
         finally:
             stages.leave()
