@@ -17,12 +17,26 @@ import torch
 
 import ultrarefiner as ur
 from ultrarefiner.checkpoints import efficientnet_lite0_file
-from ultrarefiner.data import BUSI, FittedCases, Folds, group_folds
+from ultrarefiner.data import (
+    BUSI,
+    CoarsePredictions,
+    FittedCases,
+    Folds,
+    Mixed,
+    PredictedCases,
+    SimulatedFailures,
+    group_folds,
+)
 from ultrarefiner.networks import BackboneUNet
-from ultrarefiner.training import CoarseRecipe, train
+from ultrarefiner.sam import build_light_sam
+from ultrarefiner.training import CoarseRecipe, RefinerRecipe, load_coarse, predict_cases, train
 
 FOLDS = 3
 COARSE_SIZE = 224
+FRAME = 384
+CROP = 256
+FLOOR = 0.05
+FROZEN = ("conv_stem", "bn1", "blocks.0", "blocks.1", "blocks.2")
 
 
 def main() -> None:
@@ -46,6 +60,18 @@ def arguments() -> argparse.Namespace:
     which.add_argument("--train-on", type=int, help="the only fold that trains")
     which.add_argument("--all", action="store_true", help="all folds train")
     coarse.set_defaults(stage=train_coarse)
+    refiner = stages.add_parser("refiner", parents=[shared], help="phase 2")
+    refiner.add_argument("--fold", type=int, required=True, help="left out")
+    refiner.add_argument("--name", default="refiner", help="folder of the run")
+    refiner.add_argument("--pilot", type=int, help="train on this fold alone, its masks from the rest's network")
+    refiner.add_argument("--failures", choices=("simulated", "mixed", "predicted"), default="mixed")
+    refiner.add_argument("--share", type=float, default=0.5, help="of out-of-fold predictions in --failures mixed")
+    refiner.add_argument("--no-roi", action="store_true", help="let SAM see the whole image")
+    refiner.add_argument("--without", choices=("points", "box", "mask"), help="a prompt that SAM is not given")
+    refiner.add_argument("--rate", type=float, default=5e-4, help="learning rate")
+    refiner.add_argument("--no-gate", action="store_true", help="SAM's mask as it is")
+    refiner.add_argument("--plain-loss", action="store_true", help="no quality-aware term")
+    refiner.set_defaults(stage=train_refiner)
     return parser.parse_args()
 
 
@@ -84,6 +110,97 @@ def train_coarse(args: argparse.Namespace) -> None:
     epochs = args.epochs or (40 if args.fold is None and not args.all else 30)
     print(f"{name}: {len(fitted)} images, {epochs} epochs")
     print(train(recipe, fitted, folder=args.out / name, epochs=epochs, batch_size=8, **options(args)))
+
+
+def predictions(args: argparse.Namespace, names: tuple[str, ...]) -> CoarsePredictions:
+    """What networks of one fold each make of cases of other folds: each case by the next of the given folds' networks."""
+    cases, folds = open_busi(args)
+    wanted = set(names)
+    there = [fold for fold in range(FOLDS) if wanted & set(folds.validation(fold))]
+    made: CoarsePredictions | None = None
+    for fold in there:
+        others = [other for other in range(FOLDS) if other not in (fold, args.fold)]
+        network = coarse_network()
+        load_coarse(network, args.out / f"single{others[0]}" / "coarse" / "last.pt")
+        part = [name for name in folds.validation(fold) if name in wanted]
+        path = args.out / "predictions" / f"of{fold}by{others[0]}.pt"
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True, parents=True)
+            predict_cases(network, FittedCases(cases.subset(folds.validation(fold)), FRAME)).save(path)
+        found = CoarsePredictions.load(path).of(part)
+        made = found if made is None else made.joined(found)
+    if made is None:
+        message = "no case to predict."
+        raise ValueError(message)
+    return made
+
+
+def refiner_of(args: argparse.Namespace) -> ur.SAMRefiner:
+    """SAM with a light encoder behind soft prompts."""
+    without = getattr(args, "without", None)
+    prompts = ur.DifferentiablePromptExtractor(
+        mask_style=None if without == "mask" else "direct",
+        positive=None if without == "points" else ur.Centroid(),
+        negative=None if without == "points" else ur.BoxBackground(),
+        sigmas=None if without == "box" else 2.5,
+        floor=FLOOR,
+    )
+    cropper = None if getattr(args, "no_roi", False) else ur.ROICropper(expand=0.2, floor=FLOOR)
+    return ur.SAMRefiner(build_light_sam(image_size=CROP), prompts=prompts, cropper=cropper)
+
+
+def train_refiner(args: argparse.Namespace) -> None:
+    cases, folds = open_busi(args)
+    if args.pilot is None:
+        names, trained, place = folds.training(args.fold), f"fold{args.fold}", f"fold{args.fold}"
+    else:
+        names, trained, place = folds.validation(args.pilot), f"single{args.pilot}", f"pilot{args.pilot}"
+    torch.manual_seed(args.seed)
+    refiner = refiner_of(args)
+    # The features of the coarse network, which was trained on the same cases.
+    network = coarse_network()
+    load_coarse(network, args.out / trained / "coarse" / "last.pt")
+    refiner.sam.image_encoder.backbone.load_state_dict(network.network.backbone.state_dict())
+    fitted = FittedCases(cases.subset(names), FRAME)
+    lesions = fitted.subset([name for name in names if not name.startswith("normal")])
+    epochs = args.epochs or 25
+    samples = epochs * len(fitted)
+    share = {"simulated": 0.0, "mixed": args.share, "predicted": 1.0}[args.failures]
+    dataset: Any = None
+    if share < 1:
+        dataset = SimulatedFailures(
+            lesions, ur.FailureSimulator(), samples=round(samples * (1 - share)), seed=args.seed, size=COARSE_SIZE
+        )
+    if share > 0:
+        predicted = PredictedCases(fitted, predictions(args, tuple(names)))
+        dataset = predicted if dataset is None else Mixed(dataset, predicted, share=share)
+    recipe = RefinerRecipe(
+        refiner,
+        gate=None if args.no_gate else ur.LearnedGate(bias=0.0),
+        learning_rate=args.rate,
+        train_image_encoder=True,
+        frozen={f"sam.image_encoder.backbone.{part}": None for part in FROZEN},
+        loss=ur.QualityAwareLoss(weight=0.0) if args.plain_loss else ur.QualityAwareLoss(),
+    )
+    run = args.out / place / args.name
+    print(f"{run}: {len(fitted)} images, {epochs} epochs")
+    print(
+        train(recipe, dataset, folder=run, epochs=epochs, epoch_size=len(fitted), batch_size=8, **options(args))
+    )
+
+
+def open_model(args: argparse.Namespace, fold: int, run: str) -> ur.UltraRefiner:
+    """The model of a run that left a fold out."""
+    path = args.out / f"fold{fold}" / run / "last.pt"
+    unseen = (open_busi(args)[0].subset(open_busi(args)[1].validation(fold)),)
+    args = argparse.Namespace(**{**vars(args), **flags_of(run)})
+    model = assembled(args)
+    load_refiner(model.refiner, path, unseen=unseen)
+    if model.gate is not None:
+        load_gate(model.gate, path, unseen=unseen)
+    joint = (path.parent / "joint.txt").exists()
+    load_coarse(model.coarse, path if joint else args.out / f"fold{fold}" / "coarse" / "last.pt", unseen=unseen)
+    return model
 
 
 def options(args: argparse.Namespace) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class AcceptanceRule(nn.Module):
         with torch.no_grad():
             first, second = ((mask >= 0.5).to(iou.dtype) for mask in (coarse_probability, refined_probability))
             agreement = dice_coefficient(first, second)
-            return (iou >= self.minimum_iou) & (agreement >= self.minimum_agreement)
+            return (iou.clamp(min=0) >= self.minimum_iou) & (agreement >= self.minimum_agreement)
 
     def settings(self) -> dict[str, Any]:
         """The rule as plain values."""

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from ultrarefiner.ops.checks import check_images
 from ultrarefiner.ops.gradient import scale_gradient
-from ultrarefiner.ops.logits import finite_logit, resize_logits
-from ultrarefiner.refinement import AcceptanceRule, blend
+from ultrarefiner.ops.logits import resize_logits
+from ultrarefiner.refinement import AcceptanceRule
 from ultrarefiner.systems.at_size import main_logits
+from ultrarefiner.systems.gating import gated
 from ultrarefiner.systems.refiner import SAMRefiner
 from ultrarefiner.types import RefinedSegmentation
 
@@ -106,14 +107,7 @@ class UltraRefiner(nn.Module):
             coarse_logits=passed_logits,
             content_sizes=content_sizes,
         )
-        refined_logits, gate = refinement.logits, None
-        refined_probability = torch.sigmoid(refined_logits)
-        if self.gate is not None:
-            gate = self.gate(images, passed_probability, refined_probability)
-            empty = ~refinement.prompts.valid[..., None, None]
-            blended = blend(passed_probability, refined_probability, gate)
-            refined_logits = refinement.logits.where(empty, finite_logit(blended))
-            refined_probability = refined_probability.where(empty, blended)
+        refined_logits, refined_probability, gate = gated(self.gate, images, passed_probability, refinement)
         accepted = None
         if self.acceptance is not None and not self.training:
             accepted = self.acceptance(coarse_probability, refined_probability, refinement.iou)

@@ -6,7 +6,7 @@ from ultrarefiner.training.annotation_guided import AnnotationGuidedRecipe
 from ultrarefiner.training.coarse import CoarseRecipe
 from ultrarefiner.training.correction import CorrectionRecipe
 from ultrarefiner.training.freezing import Unfreezing, freeze, is_frozen, unfreeze
-from ultrarefiner.training.handover import load_coarse, load_refiner
+from ultrarefiner.training.handover import load_coarse, load_gate, load_refiner
 from ultrarefiner.training.image_correction import ImageCorrectionRecipe
 from ultrarefiner.training.interaction import Answer, simulate_clicks, simulate_corrections
 from ultrarefiner.training.joint import JointRecipe
@@ -59,6 +59,7 @@ __all__ = [
     "freeze",
     "is_frozen",
     "load_coarse",
+    "load_gate",
     "load_refiner",
     "microsegnet_recipe",
     "polynomial_factor",

@@ -58,6 +58,22 @@ def load_refiner(refiner: SAMRefiner, path: Location, *, unseen: Sequence[Fitted
     _load_part(refiner, "refiner", path, unseen)
 
 
+def load_gate(gate: nn.Module, path: Location, *, unseen: Sequence[FittedSet | Cases] = ()) -> None:
+    """Load the gate of a `RefinerRecipe`'s or `JointRecipe`'s checkpoint, strictly.
+
+    Args:
+        gate: built as it was for training.
+        path: ``best.pt`` or ``last.pt``.
+        unseen: data sets that no phase may have been trained on, as in `load_coarse`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, has no gate, or one that differs, or was trained on a case that is to be
+            unseen; the gate is left as it was.
+    """
+    _load_part(gate, "gate", path, unseen)
+
+
 def _load_part(module: nn.Module, part: str, path: Location, unseen: Sequence[FittedSet | Cases]) -> None:
     saved = read_tensors(path)
     parts: dict[str, str] = saved.get("parts", {})

@@ -14,6 +14,7 @@ from ultrarefiner.data.seeds import stable_seed
 from ultrarefiner.losses import IoURegressionLoss, QualityAwareLoss
 from ultrarefiner.simulation import FailureSimulator
 from ultrarefiner.systems import SAMRefiner
+from ultrarefiner.systems.gating import gated
 from ultrarefiner.training.coarse import augmented
 from ultrarefiner.training.freezing import Unfreezing
 from ultrarefiner.training.recipe import (
@@ -48,6 +49,11 @@ class RefinerRecipe(Recipe):
         learning_rate: of all parameters that train.
         weight_decay: AdamW's.
         train_image_encoder: whether SAM's image encoder trains, too; it holds 96 % of ViT-B's parameters.
+        frozen: from which epoch further named parts of the refiner train, None for never:
+            ``{"sam.image_encoder.backbone.blocks.0": None}``, say.
+        gate: trained along: the mask that is compared with the truth is blended as `UltraRefiner` blends it. None for
+            SAM's own mask. Failures of networks on images that they never saw teach it whom to trust; in phase 3 the
+            coarse masks are of images that the network was trained on.
         augmentation: called with images, masks and a generator before the masks are damaged; None for none.
         loss: called with refined logits, true masks and damaged masks.
         iou_weight: weight of the loss on SAM's own estimate of its masks' quality, by which it selects.
@@ -69,32 +75,40 @@ class RefinerRecipe(Recipe):
     learning_rate: float = 1e-4
     weight_decay: float = 1e-4
     train_image_encoder: bool = False
+    frozen: Mapping[str, int | None] = field(default_factory=dict)
+    gate: nn.Module | None = None
     augmentation: nn.Module | None = field(default_factory=Augmentation)
     loss: nn.Module = field(default_factory=QualityAwareLoss)
     iou_weight: float = 0.1
     iou_loss: nn.Module = field(default_factory=IoURegressionLoss)
     validation_seed: int = 0
+    _module: nn.Module = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         refuse_side_logits(self.loss)
+        object.__setattr__(self, "_module", self.refiner if self.gate is None else nn.ModuleDict(dict(self.parts())))
 
     @property
-    def module(self) -> SAMRefiner:
-        """The refiner."""
-        return self.refiner
+    def module(self) -> nn.Module:
+        """The refiner, or the refiner and the gate."""
+        return self._module
 
     @property
     def unfreezing(self) -> Unfreezing:
-        """The image encoder never trains, unless it is to."""
-        return Unfreezing({} if self.train_image_encoder else {IMAGE_ENCODER: None})
+        """The image encoder never trains, unless it is to; and what ``frozen`` says."""
+        never = {} if self.train_image_encoder else {IMAGE_ENCODER: None}
+        inside = "" if self.gate is None else "refiner."
+        return Unfreezing({f"{inside}{name}": start for name, start in {**never, **self.frozen}.items()})
 
     def parts(self) -> Mapping[str, nn.Module]:
-        """The refiner, as "refiner"."""
-        return {"refiner": self.refiner}
+        """The refiner, as "refiner", and the gate, as "gate"."""
+        return {"refiner": self.refiner, **({} if self.gate is None else {"gate": self.gate})}
 
     def parameter_groups(self) -> Sequence[ParameterGroup]:
-        """One."""
-        return [ParameterGroup("refiner", self.refiner, self.learning_rate, self.weight_decay)]
+        """One for each part."""
+        return [
+            ParameterGroup(name, part, self.learning_rate, self.weight_decay) for name, part in self.parts().items()
+        ]
 
     def check_data(self, dataset: Any) -> None:
         """Stored embeddings must be of this SAM."""
@@ -111,14 +125,15 @@ class RefinerRecipe(Recipe):
             with full_precision(masks):
                 damaged = self.failures(masks, generator)
         refinement = self._refined(seen, damaged)
-        refined = self.loss(refinement.logits, masks, damaged)
+        logits, probability, _ = gated(self.gate, images, damaged, refinement)
+        refined = self.loss(logits, masks, damaged)
         iou = iou_term(self.iou_loss, self.refiner, refinement, masks, images)
         terms = {
             "refined": refined.detach(),
             "iou": iou.detach(),
             "coarse_dice": dice_of_images(damaged, masks).mean(),
         }
-        dice = dice_of_images(refinement.logits.sigmoid(), masks).mean()
+        dice = dice_of_images(probability, masks).mean()
         return StepResult(refined + self.iou_weight * iou, terms, dice)
 
     def predict(self, batch: Batch, cases: Sequence[int]) -> Prediction:
@@ -127,7 +142,7 @@ class RefinerRecipe(Recipe):
         if damaged is None:
             damaged = self._damaged_alone(batch.masks, cases)
         refinement = self._refined(batch, damaged)
-        return Prediction(refinement.logits.sigmoid(), damaged)
+        return Prediction(gated(self.gate, batch.images, damaged, refinement)[1], damaged)
 
     def _refined(self, batch: Batch, damaged: Tensor) -> Refinement:
         """From the images, or from their stored embeddings."""
