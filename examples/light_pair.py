@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 import ultrarefiner as ur
-from ultrarefiner.checkpoints import efficientnet_lite0_file
+from ultrarefiner.checkpoints import efficientnet_lite0_file, read_tensors
 from ultrarefiner.data import (
     BUSI,
     CoarsePredictions,
@@ -27,9 +27,19 @@ from ultrarefiner.data import (
     SimulatedFailures,
     group_folds,
 )
+from ultrarefiner.evaluation import compare, evaluate, markdown_table, panel_figure, write_csv
 from ultrarefiner.networks import BackboneUNet
 from ultrarefiner.sam import build_light_sam
-from ultrarefiner.training import CoarseRecipe, RefinerRecipe, load_coarse, predict_cases, train
+from ultrarefiner.training import (
+    CoarseRecipe,
+    JointRecipe,
+    RefinerRecipe,
+    load_coarse,
+    load_gate,
+    load_refiner,
+    predict_cases,
+    train,
+)
 
 FOLDS = 3
 COARSE_SIZE = 224
@@ -52,6 +62,11 @@ def arguments() -> argparse.Namespace:
     shared.add_argument("--seed", type=int, default=0, help="of folds, order, augmentation and initial weights")
     shared.add_argument("--precision", default="bf16-mixed", help="Fabric's: 32-true, bf16-mixed")
     shared.add_argument("--epochs", type=int, help="instead of the stage's own number")
+    parts = argparse.ArgumentParser(add_help=False)
+    parts.add_argument("--no-roi", action="store_true", help="let SAM see the whole image")
+    parts.add_argument("--without", choices=("points", "box", "mask"), help="a prompt that SAM is not given")
+    parts.add_argument("--no-gate", action="store_true", help="SAM's mask as it is")
+    parts.add_argument("--plain-loss", action="store_true", help="no quality-aware term")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     stages = parser.add_subparsers(required=True)
     coarse = stages.add_parser("coarse", parents=[shared], help="phase 1")
@@ -60,18 +75,26 @@ def arguments() -> argparse.Namespace:
     which.add_argument("--train-on", type=int, help="the only fold that trains")
     which.add_argument("--all", action="store_true", help="all folds train")
     coarse.set_defaults(stage=train_coarse)
-    refiner = stages.add_parser("refiner", parents=[shared], help="phase 2")
+    refiner = stages.add_parser("refiner", parents=[shared, parts], help="phase 2")
     refiner.add_argument("--fold", type=int, required=True, help="left out")
     refiner.add_argument("--name", default="refiner", help="folder of the run")
     refiner.add_argument("--pilot", type=int, help="train on this fold alone, its masks from the rest's network")
     refiner.add_argument("--failures", choices=("simulated", "mixed", "predicted"), default="mixed")
     refiner.add_argument("--share", type=float, default=0.5, help="of out-of-fold predictions in --failures mixed")
-    refiner.add_argument("--no-roi", action="store_true", help="let SAM see the whole image")
-    refiner.add_argument("--without", choices=("points", "box", "mask"), help="a prompt that SAM is not given")
     refiner.add_argument("--rate", type=float, default=5e-4, help="learning rate")
-    refiner.add_argument("--no-gate", action="store_true", help="SAM's mask as it is")
-    refiner.add_argument("--plain-loss", action="store_true", help="no quality-aware term")
     refiner.set_defaults(stage=train_refiner)
+    joint = stages.add_parser("joint", parents=[shared, parts], help="phase 3")
+    joint.add_argument("--fold", type=int, required=True, help="left out")
+    joint.add_argument("--name", default="joint", help="folder of the run")
+    joint.add_argument("--after", default="refiner", help="folder of phase 2")
+    joint.add_argument("--rate", type=float, default=2e-4, help="learning rate of refiner and gate")
+    joint.add_argument("--coarse-rate", type=float, default=1e-4, help="learning rate of the coarse network")
+    joint.add_argument("--stored-weight", type=float, default=0.5, help="of refining out-of-fold predictions")
+    joint.set_defaults(stage=train_joint)
+    measured = stages.add_parser("measure", parents=[shared, parts], help="coarse against refined")
+    measured.add_argument("--name", default="joint", help="folder of the run")
+    measured.add_argument("--folds", type=int, nargs="+", default=range(FOLDS), help="which are reported")
+    measured.set_defaults(stage=measure)
     return parser.parse_args()
 
 
@@ -113,7 +136,7 @@ def train_coarse(args: argparse.Namespace) -> None:
 
 
 def predictions(args: argparse.Namespace, names: tuple[str, ...]) -> CoarsePredictions:
-    """What networks of one fold each make of cases of other folds: each case by the next of the given folds' networks."""
+    """What networks that were trained on one fold each make of other folds; none has seen what it predicts."""
     cases, folds = open_busi(args)
     wanted = set(names)
     there = [fold for fold in range(FOLDS) if wanted & set(folds.validation(fold))]
@@ -137,7 +160,7 @@ def predictions(args: argparse.Namespace, names: tuple[str, ...]) -> CoarsePredi
 
 def refiner_of(args: argparse.Namespace) -> ur.SAMRefiner:
     """SAM with a light encoder behind soft prompts."""
-    without = getattr(args, "without", None)
+    without = args.without
     prompts = ur.DifferentiablePromptExtractor(
         mask_style=None if without == "mask" else "direct",
         positive=None if without == "points" else ur.Centroid(),
@@ -145,7 +168,7 @@ def refiner_of(args: argparse.Namespace) -> ur.SAMRefiner:
         sigmas=None if without == "box" else 2.5,
         floor=FLOOR,
     )
-    cropper = None if getattr(args, "no_roi", False) else ur.ROICropper(expand=0.2, floor=FLOOR)
+    cropper = None if args.no_roi else ur.ROICropper(expand=0.2, floor=FLOOR)
     return ur.SAMRefiner(build_light_sam(image_size=CROP), prompts=prompts, cropper=cropper)
 
 
@@ -184,23 +207,73 @@ def train_refiner(args: argparse.Namespace) -> None:
     )
     run = args.out / place / args.name
     print(f"{run}: {len(fitted)} images, {epochs} epochs")
-    print(
-        train(recipe, dataset, folder=run, epochs=epochs, epoch_size=len(fitted), batch_size=8, **options(args))
+    print(train(recipe, dataset, folder=run, epochs=epochs, epoch_size=len(fitted), batch_size=8, **options(args)))
+
+
+def assembled(args: argparse.Namespace) -> ur.UltraRefiner:
+    """The whole model."""
+    gate = None if args.no_gate else ur.LearnedGate(bias=0.0)
+    return ur.UltraRefiner(
+        coarse=coarse_network(), refiner=refiner_of(args), gate=gate, gradient_scale=0.1, frame=FRAME
     )
 
 
-def open_model(args: argparse.Namespace, fold: int, run: str) -> ur.UltraRefiner:
-    """The model of a run that left a fold out."""
-    path = args.out / f"fold{fold}" / run / "last.pt"
-    unseen = (open_busi(args)[0].subset(open_busi(args)[1].validation(fold)),)
-    args = argparse.Namespace(**{**vars(args), **flags_of(run)})
-    model = assembled(args)
+def load_parts(model: ur.UltraRefiner, path: Path, coarse: Path, unseen: tuple[Any, ...] = ()) -> None:
+    """Refiner and gate of one checkpoint, the coarse network of the same or another."""
+    load_coarse(model.coarse, coarse, unseen=unseen)
     load_refiner(model.refiner, path, unseen=unseen)
     if model.gate is not None:
         load_gate(model.gate, path, unseen=unseen)
-    joint = (path.parent / "joint.txt").exists()
-    load_coarse(model.coarse, path if joint else args.out / f"fold{fold}" / "coarse" / "last.pt", unseen=unseen)
-    return model
+
+
+def train_joint(args: argparse.Namespace) -> None:
+    cases, folds = open_busi(args)
+    place = args.out / f"fold{args.fold}"
+    model = assembled(args)
+    load_parts(model, place / args.after / "last.pt", place / "coarse" / "last.pt")
+    names = folds.training(args.fold)
+    fitted = FittedCases(cases.subset(names), FRAME)
+    dataset = PredictedCases(fitted, predictions(args, tuple(names)))
+    recipe = JointRecipe(
+        model,
+        coarse_learning_rate=args.coarse_rate,
+        refiner_learning_rate=args.rate,
+        coarse_weight=0.5,
+        refined_weight=0.5,
+        stored_weight=args.stored_weight,
+        freeze_image_encoder=False,
+        frozen={f"refiner.sam.image_encoder.backbone.{part}": None for part in FROZEN},
+        loss=ur.QualityAwareLoss(weight=0.0) if args.plain_loss else ur.QualityAwareLoss(),
+    )
+    epochs = args.epochs or 8
+    print(f"{place / args.name}: {len(fitted)} images, {epochs} epochs")
+    print(train(recipe, dataset, folder=place / args.name, epochs=epochs, batch_size=8, **options(args)))
+
+
+def measure(args: argparse.Namespace) -> None:
+    """Coarse against refined in the folds that were left out, all of them in one table."""
+    cases, folds = open_busi(args)
+    coarse, refined, names, groups = [], [], [], []
+    for fold in args.folds:
+        place = args.out / f"fold{fold}"
+        path = place / args.name / "last.pt"
+        left_out = cases.subset(folds.validation(fold))
+        model = assembled(args)
+        trained_jointly = "coarse" in read_tensors(path)["parts"]
+        load_parts(model, path, path if trained_jointly else place / "coarse" / "last.pt", unseen=(left_out,))
+        lesions = left_out.subset([name for name in left_out.names if not name.startswith("normal")])
+        found = evaluate(model, lesions, size=FRAME, panels=12)
+        panel_figure(found.panels, place / args.name / "panels.png")
+        write_csv(place / args.name / "cases.csv", found.comparison)
+        print(f"fold {fold}:\n{markdown_table(found.comparison)}")
+        coarse += found.comparison.coarse
+        refined += found.comparison.refined
+        names += lesions.names
+        groups += lesions.groups
+    together = compare(names, coarse, refined, groups=groups)
+    write_csv(args.out / f"{args.name}.csv", together)
+    (args.out / f"{args.name}.md").write_text(markdown_table(together))
+    print(f"{args.name}, folds {args.folds}:\n{markdown_table(together)}")
 
 
 def options(args: argparse.Namespace) -> dict[str, Any]:

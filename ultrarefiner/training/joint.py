@@ -7,11 +7,12 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ultrarefiner.data import Augmentation, Batch
 from ultrarefiner.losses import DiceBCELoss, IoURegressionLoss, QualityAwareLoss, WeightAnchor
 from ultrarefiner.systems import UltraRefiner
+from ultrarefiner.systems.gating import gated
 from ultrarefiner.training.coarse import augmented
 from ultrarefiner.training.freezing import Unfreezing
 from ultrarefiner.training.recipe import (
@@ -43,6 +44,10 @@ class JointRecipe(Recipe):
         coarse_weight: weight of the coarse mask's loss.
         refined_weight: weight of the refined mask's loss.
         iou_weight: weight of the loss on SAM's own estimate of its masks' quality.
+        stored_weight: weight of a second refined loss, on the coarse masks that the data set brings (`PredictedCases`,
+            `SimulatedFailures`, `Mixed`). The coarse network has seen the training images, and on those its masks are
+            better than they will ever be again; failures on images that nobody had seen keep refiner and gate in
+            practice. 0 leaves such masks alone.
         anchor_weight: weight of the mean squared distance of the coarse network's weights from where they are
             now.
         freeze_coarse_epochs: first epoch in which the coarse network trains.
@@ -73,6 +78,7 @@ class JointRecipe(Recipe):
     coarse_weight: float = 0.3
     refined_weight: float = 0.7
     iou_weight: float = 0.1
+    stored_weight: float = 0.0
     anchor_weight: float = 0.0
     freeze_coarse_epochs: int = 0
     freeze_refiner_epochs: int = 0
@@ -136,12 +142,36 @@ class JointRecipe(Recipe):
         iou = iou_term(self.iou_loss, self.model.refiner, out.refinement, masks, images)
         loss = self.coarse_weight * coarse + self.refined_weight * refined + self.iou_weight * iou
         terms = {"coarse": coarse.detach(), "refined": refined.detach(), "iou": iou.detach()}
+        if self.stored_weight:
+            stored = self._stored_loss(seen)
+            loss = loss + self.stored_weight * stored
+            terms["stored"] = stored.detach()
         if self._anchor is not None:
             drift = self._anchor()
             loss = loss + self.anchor_weight * drift
             terms["anchor"] = drift.detach()
         terms["coarse_dice"] = dice_of_images(out.coarse_probability, masks).mean()
         return StepResult(loss, terms, dice_of_images(out.refined_probability, masks).mean())
+
+    def _stored_loss(self, batch: Batch) -> Tensor:
+        """Of refining the coarse masks that came with the images."""
+        coarse = batch.coarse_probability
+        if coarse is None:
+            message = (
+                "stored_weight must be 0 for a data set without coarse masks, but it is "
+                f"{self.stored_weight}; wrap the data set in PredictedCases, SimulatedFailures or Mixed."
+            )
+            raise ValueError(message)
+        refinement = self.model.refiner(
+            batch.images if batch.embeddings is None else None,
+            coarse,
+            embeddings=batch.embeddings,
+            image_size=batch.images.shape[-2:],
+            content_sizes=batch.content_sizes,
+        )
+        logits, _, _ = gated(self.model.gate, batch.images, coarse, refinement)
+        value: Tensor = self.loss(logits, batch.masks, coarse)
+        return value
 
     def predict(self, batch: Batch, cases: Sequence[int]) -> Prediction:  # noqa: ARG002 - nothing is drawn
         """The refined masks, and the coarse ones they came from."""
