@@ -2,7 +2,7 @@
 
 Start with `UltraRefiner`, which joins a coarse network and a `SAMRefiner`; or put `DifferentiablePromptExtractor`,
 `ROICropper` and `SAMRefiner` behind a network of your own. Rooms that need optional packages are imported when they are
-first used: ``ultrarefiner.data``, ``ultrarefiner.training``, ``ultrarefiner.evaluation``.
+first used: ``ultrarefiner.data``, ``ultrarefiner.training``, ``ultrarefiner.evaluation``, ``ultrarefiner.prediction``.
 """
 
 from __future__ import annotations
@@ -74,6 +74,8 @@ from ultrarefiner.systems import (
     UltraRefiner,
     VolumeSegmenter,
     build_autosam_generator,
+    load_pretrained,
+    packaged_models,
 )
 from ultrarefiner.types import (
     Clicks,
@@ -92,8 +94,8 @@ __version__ = version("ultrarefiner")
 
 
 def __getattr__(name: str) -> Any:
-    """What needs optional packages: three rooms, and the embedding cache, which is in one of them."""
-    if name in ("data", "evaluation", "training"):
+    """What needs optional packages or time: four rooms, and the embedding cache, which is in one of them."""
+    if name in ("data", "evaluation", "prediction", "training"):
         return import_module(f"ultrarefiner.{name}")
     if name == "EmbeddingCache":
         return import_module("ultrarefiner.data").EmbeddingCache
@@ -170,10 +172,12 @@ __all__ = [
     "build_transunet",
     "checkpoints",
     "download",
+    "load_pretrained",
     "load_weights",
     "losses",
     "networks",
     "ops",
+    "packaged_models",
     "prompts",
     "refinement",
     "sam",

@@ -79,17 +79,6 @@ def test_a_wrong_flag_exits_with_2() -> None:
     assert stopped.value.code == 2
 
 
-def test_ctrl_c_exits_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from ultrarefiner.cli import command
-
-    def interrupted() -> str:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(command, "commands", lambda: {"simulate": interrupted})
-    assert main(["simulate"]) == 130
-    assert "goes on from here" in capsys.readouterr().err
-
-
 def test_config_and_help_of_every_flag(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "import sys; from ultrarefiner.cli import main; sys.exit(main())", "simulate"]
     printed = subprocess.run(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import subprocess
 import sys
@@ -15,9 +14,8 @@ import torch
 from PIL import Image
 
 from ultrarefiner.checkpoints import read_tensors, write_tensors
-from ultrarefiner.cli import command, main
+from ultrarefiner.cli import main
 from ultrarefiner.cli.cases import CaseFlags
-from ultrarefiner.cli.setting import Setting
 from ultrarefiner.cli.split import split_cases, synthetic_split
 from ultrarefiner.data import Phantoms
 from ultrarefiner.sam import build_sam
@@ -174,18 +172,6 @@ def test_the_cache_is_filled_in_parts_and_goes_on(
     assert "0 embeddings computed" in capsys.readouterr().out
     assert main(["cache", *flags, "--seed", "1"]) == 1
     assert "encoder" in capsys.readouterr().err
-
-
-def test_every_switch_may_stand_alone() -> None:
-    functions = {name: found for name, found in command.commands().items() if name != "train"}
-    functions |= {name: found for name, found in command.commands()["train"].items() if name != "_help"}
-    found = {
-        parameter.name
-        for function in (*functions.values(), Setting)
-        for parameter in inspect.signature(function).parameters.values()
-        if parameter.annotation in (bool, "bool")
-    }
-    assert found == command.SWITCHES
 
 
 def pictures(root: Path, count: int, *, seed: int = 0) -> None:

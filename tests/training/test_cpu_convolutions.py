@@ -51,3 +51,11 @@ def test_an_inactive_context_touches_nothing() -> None:
     with quick_convolutions(model, active=False):
         assert "forward" not in vars(model[2])
         assert model[0].weight.is_contiguous()
+
+
+def test_convolutions_of_volumes_stay_as_they_are() -> None:
+    model = nn.Sequential(nn.Conv3d(1, 2, 3), nn.Conv3d(2, 2, 3, groups=2))
+    volumes = torch.rand(1, 1, 8, 8, 8)
+    plain = model(volumes)
+    with quick_convolutions(model, active=True):
+        torch.testing.assert_close(model(volumes), plain)

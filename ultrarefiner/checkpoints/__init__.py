@@ -7,6 +7,9 @@ from ultrarefiner.checkpoints.efficientnet_lite import efficientnet_lite0_file
 from ultrarefiner.checkpoints.files import read_tensors, write_tensors
 from ultrarefiner.checkpoints.known_files import KNOWN_FILES, KnownFile
 from ultrarefiner.checkpoints.layouts import LAYOUTS, Layout
+from ultrarefiner.checkpoints.pretrained import SavedSystem, read_pretrained, write_pretrained
+from ultrarefiner.checkpoints.pretrained_source import pretrained_folder
+from ultrarefiner.checkpoints.pretrained_tensors import fill_strictly
 from ultrarefiner.checkpoints.weights import LoadReport, from_official, load_weights
 
 __all__ = [
@@ -15,11 +18,16 @@ __all__ = [
     "KnownFile",
     "Layout",
     "LoadReport",
+    "SavedSystem",
     "cache_folder",
     "download",
     "efficientnet_lite0_file",
+    "fill_strictly",
     "from_official",
     "load_weights",
+    "pretrained_folder",
+    "read_pretrained",
     "read_tensors",
+    "write_pretrained",
     "write_tensors",
 ]

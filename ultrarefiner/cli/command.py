@@ -1,29 +1,33 @@
-"""Commands, their flags, their exit codes."""
+"""The command ``ultrarefiner``: find what was asked for, run it, answer the shell."""
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
-
-_FAILED, _INTERRUPTED = 1, 130
-
-SWITCHES = frozenset({"colour", "keep_in_memory", "measures", "progress", "sheet", "synthetic"})
-"""Flags that are true or false; they may stand alone."""
+from ultrarefiner.cli.outcome import FAILED, INTERRUPTED, Outcome
+from ultrarefiner.cli.parsing import command_parser, overview, spelt_out
+from ultrarefiner.cli.registry import COMMANDS, Command, asked_for
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
+    Only the command that was asked for is imported, and with it the packages that it needs; ``predict`` needs none
+    beside those that the library is installed with.
+
     Args:
         arguments: what follows ``ultrarefiner``; None takes the shell's.
 
     Returns:
-        0 if all went well, 1 if something was wrong with the input, which standard error says in a sentence, and 130
-        after Ctrl-C. A wrong flag exits with 2.
+        The exit code: 0 if all was done; 1 if something was wrong with the input or a package is missing, which
+        standard error says in a sentence, and nothing could be done; 3 if some files were broken and the others were
+        done (``predict``, ``download``); 130 after Ctrl-C.
+
+    Raises:
+        SystemExit: with 2 for a wrong flag or command; with 0 for ``--help``, ``--version`` and ``--print_config``.
 
     Example:
         >>> import tempfile
@@ -31,39 +35,73 @@ def main(arguments: Sequence[str] | None = None) -> int:
         3 masks in ... (3 written now). Dice: 0.6-0.8 ...
         0
     """
-    try:
-        from jsonargparse import auto_cli
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    words = asked_for(given)
+    if words not in COMMANDS:
+        from ultrarefiner import __version__
 
-        known = commands()
-    except ModuleNotFoundError as error:
-        sys.stderr.write(f"ultrarefiner needs the package {error.name}: pip install 'ultrarefiner[cli]'.\n")
-        return _FAILED
-    given = sys.argv[1:] if arguments is None else arguments
+        overview(words, __version__).parse_args(given[len(words) :])
+        return FAILED  # not reached: without a command that is known, the parser exits
+    command = COMMANDS[words]
     _let_the_library_talk()
     try:
-        # A dictionary of commands, so that one command is a subcommand, too.
-        told = auto_cli(known, args=_flags(given), as_positional=False)
-    except KeyboardInterrupt:
-        sys.stderr.write("ultrarefiner: stopped; the same command goes on from here.\n")
-        return _INTERRUPTED
-    except torch.OutOfMemoryError as error:
-        sys.stderr.write(f"ultrarefiner: {error}\nGive a smaller batch_size, or precision bf16-mixed.\n")
-        return _FAILED
-    except (ValueError, OSError, ModuleNotFoundError, FloatingPointError) as error:
-        sys.stderr.write(f"ultrarefiner: {error}\n")
-        return _FAILED
-    sys.stdout.write(f"{told}\n")
-    return 0
+        parser = command_parser(words, command)
+    except ModuleNotFoundError as error:
+        package = str(error.name).partition(".")[0]
+        return _refused(
+            f"{' '.join(words)} needs the package {package}: pip install 'ultrarefiner[cli]'.", "ultrarefiner "
+        )
+    flags = parser.parse_args(spelt_out(given[len(words) :], parser.switches, command.positional))
+    options = {name: value for name, value in vars(flags).items() if name != "config"}
+    return _answered(command, command.load(), options)
 
 
 def commands() -> dict[str, Any]:
-    """Every command by its name; imported here, as each brings optional packages."""
-    from ultrarefiner.cli.cache import cache
-    from ultrarefiner.cli.simulate import simulate
-    from ultrarefiner.cli.train import automedsam, autosam
+    """The functions of all commands by their names, those of a group in a dictionary of their own.
 
-    training = {"_help": "Train a system, measure it, draw it.", "autosam": autosam, "automedsam": automedsam}
-    return {"cache": cache, "simulate": simulate, "train": training}
+    All are imported here, and need the packages of all; `main` imports the one that was asked for.
+
+    Example:
+        >>> sorted(commands()["train"])
+        ['automedsam', 'autosam', 'coarse', 'correction', 'joint', 'refiner']
+    """
+    found: dict[str, Any] = {}
+    for words, command in COMMANDS.items():
+        place = found
+        for group in words[:-1]:
+            place = place.setdefault(group, {})
+        place[words[-1]] = command.load()
+    return found
+
+
+def _answered(command: Command, function: Callable[..., Any], options: dict[str, Any]) -> int:
+    """Run the function and say what came of it."""
+    import torch
+
+    try:
+        told = function(**options)
+    except KeyboardInterrupt:
+        sys.stderr.write(f"ultrarefiner: stopped{'; the same command goes on from here' * command.goes_on}.\n")
+        return INTERRUPTED
+    except torch.OutOfMemoryError as error:
+        return _refused(f"{error}\nGive a smaller batch_size, or precision bf16-mixed (predict: bf16).")
+    except ModuleNotFoundError as error:
+        # Where nothing of ours asked for the package in a sentence, Python says that there is no module.
+        bare = str(error).startswith("No module named")
+        return _refused(f"{error}: pip install 'ultrarefiner[cli]'." if bare else str(error))
+    except (ValueError, OSError, FloatingPointError) as error:
+        return _refused(str(error))
+    outcome = told if isinstance(told, Outcome) else Outcome(told)
+    sys.stdout.write(f"{outcome.text}\n")
+    sys.stdout.flush()  # before what standard error says
+    for failure in outcome.failures:
+        sys.stderr.write(f"{failure}\n")
+    return outcome.exit_code
+
+
+def _refused(sentence: str, start: str = "ultrarefiner: ") -> int:
+    sys.stderr.write(f"{start}{sentence}\n")
+    return FAILED
 
 
 def _let_the_library_talk() -> None:
@@ -72,20 +110,3 @@ def _let_the_library_talk() -> None:
     logger.setLevel(logging.INFO)
     if not logger.handlers:
         logger.addHandler(logging.StreamHandler())
-
-
-def _flags(arguments: Sequence[str]) -> list[str]:
-    """``--shard-size`` is ``--shard_size``, a bare ``--synthetic`` is true, ``--no-progress`` is false."""
-    flags = []
-    for argument, following in zip(arguments, [*arguments[1:], "--"], strict=True):
-        if not argument.startswith("--"):
-            flags.append(argument)
-            continue
-        name, equals, value = argument[2:].partition("=")
-        name = name.replace("-", "_")
-        if not equals and name in SWITCHES and following.startswith("-"):
-            equals, value = "=", "true"
-        elif not equals and name.removeprefix("no_") in SWITCHES and name.startswith("no_"):
-            name, equals, value = name.removeprefix("no_"), "=", "false"
-        flags.append(f"--{name}{equals}{value}")
-    return flags

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ultrarefiner.cli.cases import CaseFlags
 from ultrarefiner.cli.frozen_sam import SAMFlags
 from ultrarefiner.cli.split import Split, split_cases, synthetic_split
 from ultrarefiner.data import CachedEmbeddings, EmbeddingCache, FittedCases
@@ -20,21 +21,22 @@ _SHOWN = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting(SAMFlags):
-    """Cases, SAM, and numbers of a run.
+class RunFlags(CaseFlags):
+    """Which cases, and how a run goes: what all training commands are told.
 
     Args:
         out: folder for checkpoints, curves, snapshots and results, of all folds; the same command goes on there.
-        synthetic: made-up cases instead of a folder, and the tiny SAM unless another is named: to see that all runs.
+        synthetic: made-up cases instead of a folder, and a tiny frozen SAM unless another is named: to see that all
+            runs.
         fold: reported at the end, and nothing else; the next one chooses the checkpoint, the rest trains. Sets with
             published test parts are reported on those, and the fold chooses.
         folds: how many; groups (patients, near-duplicates) stay together where they are known.
-        embeddings: folder of SAM's embeddings, as the command cache makes them; by default embeddings in out.
-        measures: S-measure, E-measure, weighted and mean F-measure and sensitivity too (PySODMetrics).
+        seed: of folds, order, augmentation and initial weights.
+        accelerator: auto, cpu, cuda, mps.
         epochs: passes over the training cases.
         precision: 32-true, or mixed with bf16-mixed or 16-mixed.
         devices: how many, which, or auto.
-        num_nodes: machines; start the same command on each, after the command cache has filled embeddings.
+        num_nodes: machines; start the same command on each (where embeddings are stored, after the command cache).
         workers: processes that read ahead.
         keep_in_memory: whether fitted images stay there; in colour one of 1024 pixels takes 14 MB.
         keep_every: epochs between checkpoints that stay.
@@ -49,8 +51,8 @@ class Setting(SAMFlags):
     synthetic: bool = False
     fold: int = 0
     folds: int = 5
-    embeddings: Path | None = None
-    measures: bool = False
+    seed: int = 0
+    accelerator: str = "auto"
     epochs: int = 100
     precision: str = "32-true"
     devices: int | str = 1
@@ -69,9 +71,6 @@ class Setting(SAMFlags):
         if self.dataset == "images":
             message = "dataset must have masks or boxes to learn from, but images has none; give folder and boxes."
             raise ValueError(message)
-        if self.measures and not self.has_masks:
-            message = "measures are of masks, but there are boxes alone; leave measures out."
-            raise ValueError(message)
 
     def split(self) -> Split:
         """The cases."""
@@ -81,6 +80,77 @@ class Setting(SAMFlags):
         if split.note:
             _LOGGER.warning(split.note)
         return split
+
+    def run_folder(self, name: str) -> Path:
+        """Where a run of this fold keeps all that it makes."""
+        return self.out / (name if self.synthetic else f"{name}_fold{self.fold}")
+
+    def loop_options(self) -> dict[str, Any]:
+        """What the loop is told of every run of this command, whatever is trained in it."""
+        return {
+            "epochs": self.epochs,
+            "seed": self.seed,
+            "precision": self.precision,
+            "accelerator": self.accelerator,
+            "devices": self.devices,
+            "num_nodes": self.num_nodes,
+            "workers": self.workers,
+            "progress": self.progress,
+        }
+
+    def train(
+        self, recipe: Recipe, training: Any, validation: Any, *, name: str, batch_size: int, **options: Any
+    ) -> TrainingResult:
+        """Train with curves, history and snapshots.
+
+        Args:
+            recipe: the phase.
+            training: fitted cases, perhaps with stored embeddings.
+            validation: fitted cases that choose, likewise.
+            name: of the run's folder.
+            batch_size: images in a batch, in each process.
+            options: further ones of the loop.
+        """
+        from ultrarefiner.evaluation import Curves, History, Snapshots  # brings matplotlib
+
+        shown = [validation[index] for index in spread(len(validation), _SHOWN)]
+        return train(
+            recipe,
+            training,
+            validation=validation,
+            folder=self.run_folder(name),
+            batch_size=batch_size,
+            keep_every=self.keep_every,
+            watchers=(
+                Curves(),
+                History(),
+                Snapshots(shown, every=self.snapshot_every, boxes_only=not self.has_masks),
+            ),
+            **self.loop_options(),
+            **options,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting(SAMFlags, RunFlags):
+    """Cases, SAM, and numbers of a run.
+
+    Args:
+        embeddings: folder of SAM's embeddings, as the command cache makes them; by default embeddings in out.
+        measures: S-measure, E-measure, weighted and mean F-measure and sensitivity too (PySODMetrics).
+
+    Raises:
+        ValueError: flags that do not go together, or a number out of range.
+    """
+
+    embeddings: Path | None = None
+    measures: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.measures and not self.has_masks:
+            message = "measures are of masks, but there are boxes alone; leave measures out."
+            raise ValueError(message)
 
     def sets(self, split: Split, sam: SAM, *, cached: bool) -> tuple[Any, Any]:
         """Fitted training and validation cases, with stored embeddings where asked."""
@@ -94,45 +164,6 @@ class Setting(SAMFlags):
         for dataset in fitted:
             store.fill(dataset, batch_size=1, progress=self.progress)
         return CachedEmbeddings(fitted[0], store), CachedEmbeddings(fitted[1], store)
-
-    def run_folder(self, name: str) -> Path:
-        """Where a run of this fold keeps all that it makes."""
-        return self.out / (name if self.synthetic else f"{name}_fold{self.fold}")
-
-    def train(self, recipe: Recipe, training: Any, validation: Any, *, name: str, batch_size: int) -> TrainingResult:
-        """Train with curves, history and snapshots.
-
-        Args:
-            recipe: the phase.
-            training: fitted cases, perhaps with stored embeddings.
-            validation: fitted cases that choose, likewise.
-            name: of the run's folder.
-            batch_size: images in a batch, in each process.
-        """
-        from ultrarefiner.evaluation import Curves, History, Snapshots  # brings matplotlib
-
-        shown = [validation[index] for index in spread(len(validation), _SHOWN)]
-        return train(
-            recipe,
-            training,
-            validation=validation,
-            folder=self.run_folder(name),
-            epochs=self.epochs,
-            batch_size=batch_size,
-            seed=self.seed,
-            precision=self.precision,
-            accelerator=self.accelerator,
-            devices=self.devices,
-            num_nodes=self.num_nodes,
-            workers=self.workers,
-            keep_every=self.keep_every,
-            watchers=(
-                Curves(),
-                History(),
-                Snapshots(shown, every=self.snapshot_every, boxes_only=not self.has_masks),
-            ),
-            progress=self.progress,
-        )
 
 
 def spread(count: int, wanted: int) -> list[int]:

@@ -59,7 +59,7 @@ def split_cases(
     if folds < 3 or not 0 <= fold < folds:
         message = f"folds must be at least 3 and fold one of them, from 0, but they are {folds} and {fold}."
         raise ValueError(message)
-    found = _folds(cases, out, folds, seed)
+    found = kept_folds(cases, out, folds=folds, seed=seed)
     if tests:
         validation, reported = found.validation(fold), dict(tests)
         away = set(validation)
@@ -96,7 +96,24 @@ def _note(cases: Any, training: Any, tests: Mapping[str, Any], *, published: boo
     return f"{'; '.join(told)}: nothing is measured on new patients." if told else ""
 
 
-def _folds(cases: Any, out: Path, folds: int, seed: int) -> Folds:
+def kept_folds(cases: Any, out: Path, *, folds: int, seed: int) -> Folds:
+    """The folds of a folder, drawn where there are none yet, and kept in its ``folds.tsv``.
+
+    Args:
+        cases: all that are folded.
+        out: the folder.
+        folds: how many there are.
+        seed: of the folds.
+
+    Raises:
+        ValueError: a ``folds.tsv`` of other cases, other groups, another number or another seed.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> kept_folds(Phantoms(4), folder, folds=2, seed=0) == kept_folds(Phantoms(4), folder, folds=2, seed=0)
+        True
+    """
     path, digest = out / "folds.tsv", hashlib.sha256("\n".join(cases.groups).encode()).hexdigest()
     kept = out / "folds.groups"
     if path.exists():

@@ -11,12 +11,18 @@ from ultrarefiner.systems.click_rounds import ClickRound, PromptedNetwork, next_
 from ultrarefiner.systems.corrected_network import CorrectedNetwork, NetworkAnswer
 from ultrarefiner.systems.image_segmenter import ImageSegmenter, ImageState
 from ultrarefiner.systems.interactive import Interaction, InteractiveModel, InteractiveSession
+from ultrarefiner.systems.known_parts import register_known_parts
+from ultrarefiner.systems.packaged import load_pretrained, packaged_models
+from ultrarefiner.systems.part_kinds import register_part
 from ultrarefiner.systems.placement import prompts_on_image
+from ultrarefiner.systems.pretrained_system import PretrainedSystem
 from ultrarefiner.systems.prompted import segment_prompted
 from ultrarefiner.systems.refiner import SAMRefiner
 from ultrarefiner.systems.ultrarefiner import UltraRefiner
 from ultrarefiner.systems.volume_segmenter import VolumeSegmenter
 from ultrarefiner.systems.volume_state import VolumeState
+
+register_known_parts()
 
 __all__ = [
     "AtSize",
@@ -32,6 +38,7 @@ __all__ = [
     "LightAutoSAM",
     "MinMaxLogits",
     "NetworkAnswer",
+    "PretrainedSystem",
     "PromptedNetwork",
     "SAMRefiner",
     "UltraRefiner",
@@ -39,7 +46,10 @@ __all__ = [
     "VolumeState",
     "build_autosam_generator",
     "legacy_autosam",
+    "load_pretrained",
     "next_round",
+    "packaged_models",
     "prompts_on_image",
+    "register_part",
     "segment_prompted",
 ]

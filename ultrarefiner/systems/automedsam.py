@@ -10,11 +10,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ultrarefiner.sam import InputPolicy, SAMLike, encode_images
+from ultrarefiner.systems.pretrained_system import PretrainedSystem
 from ultrarefiner.systems.prompted import policy_of, seen_size, segment_prompted
 from ultrarefiner.types import PromptedSegmentation, Prompts
 
 
-class AutoMedSAM(nn.Module):
+class AutoMedSAM(PretrainedSystem, nn.Module):
     """Segment with no click and no box: prompts come from SAM's embedding of the image.
 
     SAM is meant to stay frozen; only the prompt module trains. The module's dense embedding is added to SAM's embedding

@@ -13,11 +13,12 @@ from ultrarefiner.ops.checks import check_images
 from ultrarefiner.ops.coordinates import accumulation_dtype
 from ultrarefiner.ops.logits import finite_logit
 from ultrarefiner.sam import InputPolicy, SAMInput, SAMLike, TwiceNormalisedInput, encode_images
+from ultrarefiner.systems.pretrained_system import PretrainedSystem
 from ultrarefiner.systems.prompted import policy_of, segment_prompted
 from ultrarefiner.types import PromptedSegmentation, Prompts
 
 
-class AutoSAM(nn.Module):
+class AutoSAM(PretrainedSystem, nn.Module):
     """Segment with no click and no box: a generator's map takes the place of SAM's dense prompt embedding.
 
     SAM is meant to stay frozen; only the generator trains. It sees what SAM sees, normalised once, at its own size.

@@ -17,10 +17,11 @@ from ultrarefiner.ops.logits import finite_logit
 from ultrarefiner.prompts import MASK_PROMPT_STRIDE, DifferentiablePromptExtractor, mask_prompt_logits
 from ultrarefiner.refinement import ROICropper, SoftSelection
 from ultrarefiner.sam import InputPolicy, SAMLike, decode, encode_images
+from ultrarefiner.systems.pretrained_system import PretrainedSystem
 from ultrarefiner.types import Prompts, Refinement
 
 
-class SAMRefiner(nn.Module):
+class SAMRefiner(PretrainedSystem, nn.Module):
     """Refine soft masks with SAM, differentiably.
 
     The mask becomes prompts, SAM's decoder answers with candidates, one is selected at low resolution and brought to

@@ -14,11 +14,12 @@ from ultrarefiner.ops.logits import resize_logits
 from ultrarefiner.refinement import AcceptanceRule
 from ultrarefiner.systems.at_size import main_logits
 from ultrarefiner.systems.gating import gated
+from ultrarefiner.systems.pretrained_system import PretrainedSystem
 from ultrarefiner.systems.refiner import SAMRefiner
 from ultrarefiner.types import RefinedSegmentation
 
 
-class UltraRefiner(nn.Module):
+class UltraRefiner(PretrainedSystem, nn.Module):
     """Segment with a coarse network, refine with SAM, and send the refined mask's gradient back to the coarse network.
 
     Args:

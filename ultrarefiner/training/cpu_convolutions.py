@@ -31,10 +31,10 @@ def quick_convolutions(module: nn.Module, *, active: bool) -> Iterator[None]:
     if not active:
         yield
         return
-    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub asks for a dtype, too
-    depthwise = [
-        part for part in module.modules() if isinstance(part, nn.Conv2d) and part.groups == part.in_channels > 1
-    ]
+    convolutions = [part for part in module.modules() if isinstance(part, (nn.Conv2d, nn.ConvTranspose2d))]
+    for part in convolutions:
+        part.weight.data = part.weight.data.contiguous(memory_format=torch.channels_last)
+    depthwise = [part for part in convolutions if part.groups == part.in_channels > 1]
     plain: list[tuple[Any, Callable[..., Tensor]]] = [(part, part.forward) for part in depthwise]
     for part, forward in plain:
         part.forward = _in_float32(forward)

@@ -1,0 +1,79 @@
+"""Whether a plain value of a file is what a constructor's argument wants, by the argument's annotation."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Sequence
+from typing import Any, Literal, Union, get_args, get_origin
+
+
+def as_wanted(value: Any, wanted: Any) -> tuple[bool, Any]:
+    """Whether a value of JSON fits an annotation, and the value as the annotation has it.
+
+    Args:
+        value: None, a truth value, a number, a text, or a list of these.
+        wanted: the annotation: `int`, `float`, `bool`, `str`, `Literal`, a sequence of these, or a union of them.
+
+    Returns:
+        True and the value (a whole number becomes a float where one is wanted), or False and the value as it came.
+
+    Example:
+        >>> as_wanted(2, float), as_wanted([1, 2], Sequence[int]), as_wanted(None, int | None)
+        ((True, 2.0), (True, [1, 2]), (True, None))
+        >>> as_wanted(True, int), as_wanted("2", float), as_wanted("cubic", Literal["square", "image"])
+        ((False, True), (False, '2'), (False, 'cubic'))
+    """
+    origin = get_origin(wanted)
+    if origin in (Union, types.UnionType):
+        return next((found for part in get_args(wanted) if (found := as_wanted(value, part))[0]), (False, value))
+    if origin is Literal:
+        return any(type(value) is type(choice) and value == choice for choice in get_args(wanted)), value
+    if wanted is float and type(value) is int:
+        return True, float(value)
+    if isinstance(origin, type) and issubclass(origin, Sequence):
+        return _sequence_as_wanted(value, origin, get_args(wanted))
+    if wanted is None:
+        return value is None, value
+    return wanted in (int, float, bool, str, types.NoneType) and type(value) is wanted, value
+
+
+def _sequence_as_wanted(value: Any, origin: type, wanted: tuple[Any, ...]) -> tuple[bool, Any]:
+    """Lists of JSON as sequences of one kind, and tuples of a fixed length."""
+    if not isinstance(value, list):
+        return False, value
+    pair = issubclass(origin, tuple) and wanted[-1] is not ...
+    if pair and len(value) != len(wanted):
+        return False, value
+    found = [as_wanted(part, wanted[index] if pair else wanted[0]) for index, part in enumerate(value)]
+    parts = [part for _, part in found]
+    return all(fits for fits, _ in found), tuple(parts) if issubclass(origin, tuple) else parts
+
+
+def is_wanted(part: Any, wanted: Any) -> bool:
+    """Whether an object that was built is one that an annotation allows.
+
+    Example:
+        >>> from torch import nn
+        >>> is_wanted(nn.Identity(), nn.Module | None), is_wanted(nn.Identity(), nn.Conv2d)
+        (True, False)
+    """
+    if get_origin(wanted) in (Union, types.UnionType):
+        return any(is_wanted(part, member) for member in get_args(wanted))
+    return isinstance(wanted, type) and isinstance(part, wanted)
+
+
+def in_words(wanted: Any) -> str:
+    """An annotation as a sentence has it.
+
+    Example:
+        >>> in_words(int | None), in_words(Literal["sam", "medsam"]), in_words(Sequence[float])
+        ('int or None', "'sam' or 'medsam'", 'a list of float')
+    """
+    origin, parts = get_origin(wanted), get_args(wanted)
+    if origin in (Union, types.UnionType):
+        return " or ".join(in_words(part) for part in parts)
+    if origin is Literal:
+        return " or ".join(map(repr, parts))
+    if isinstance(origin, type) and issubclass(origin, Sequence):
+        return f"a list of {in_words(parts[0])}"
+    return "None" if wanted is types.NoneType else str(getattr(wanted, "__name__", wanted))
