@@ -85,6 +85,7 @@ def arguments() -> argparse.Namespace:
     refiner.set_defaults(stage=train_refiner)
     joint = stages.add_parser("joint", parents=[shared, parts], help="phase 3")
     joint.add_argument("--fold", type=int, required=True, help="left out")
+    joint.add_argument("--pilot", type=int, help="train on this fold alone, with its own network")
     joint.add_argument("--name", default="joint", help="folder of the run")
     joint.add_argument("--after", default="refiner", help="folder of phase 2")
     joint.add_argument("--rate", type=float, default=2e-4, help="learning rate of refiner and gate")
@@ -172,17 +173,26 @@ def refiner_of(args: argparse.Namespace) -> ur.SAMRefiner:
     return ur.SAMRefiner(build_light_sam(image_size=CROP), prompts=prompts, cropper=cropper)
 
 
+def training_of(args: argparse.Namespace, folds: Folds) -> tuple[list[str], Path, Path]:
+    """Which cases train phases 2 and 3, the folder of their coarse network, and where the phases go."""
+    if args.pilot is None:
+        place = args.out / f"fold{args.fold}"
+        return list(folds.training(args.fold)), place / "coarse", place
+    return (
+        list(folds.validation(args.pilot)),
+        args.out / f"single{args.pilot}" / "coarse",
+        args.out / f"pilot{args.pilot}",
+    )
+
+
 def train_refiner(args: argparse.Namespace) -> None:
     cases, folds = open_busi(args)
-    if args.pilot is None:
-        names, trained, place = folds.training(args.fold), f"fold{args.fold}", f"fold{args.fold}"
-    else:
-        names, trained, place = folds.validation(args.pilot), f"single{args.pilot}", f"pilot{args.pilot}"
+    names, trained, place = training_of(args, folds)
     torch.manual_seed(args.seed)
     refiner = refiner_of(args)
     # The features of the coarse network, which was trained on the same cases.
     network = coarse_network()
-    load_coarse(network, args.out / trained / "coarse" / "last.pt")
+    load_coarse(network, trained / "last.pt")
     refiner.sam.image_encoder.backbone.load_state_dict(network.network.backbone.state_dict())
     fitted = FittedCases(cases.subset(names), FRAME)
     lesions = fitted.subset([name for name in names if not name.startswith("normal")])
@@ -205,7 +215,7 @@ def train_refiner(args: argparse.Namespace) -> None:
         frozen={f"sam.image_encoder.backbone.{part}": None for part in FROZEN},
         loss=ur.QualityAwareLoss(weight=0.0) if args.plain_loss else ur.QualityAwareLoss(),
     )
-    run = args.out / place / args.name
+    run = place / args.name
     print(f"{run}: {len(fitted)} images, {epochs} epochs")
     print(train(recipe, dataset, folder=run, epochs=epochs, epoch_size=len(fitted), batch_size=8, **options(args)))
 
@@ -228,10 +238,9 @@ def load_parts(model: ur.UltraRefiner, path: Path, coarse: Path, unseen: tuple[A
 
 def train_joint(args: argparse.Namespace) -> None:
     cases, folds = open_busi(args)
-    place = args.out / f"fold{args.fold}"
+    names, trained, place = training_of(args, folds)
     model = assembled(args)
-    load_parts(model, place / args.after / "last.pt", place / "coarse" / "last.pt")
-    names = folds.training(args.fold)
+    load_parts(model, place / args.after / "last.pt", trained / "last.pt")
     fitted = FittedCases(cases.subset(names), FRAME)
     dataset = PredictedCases(fitted, predictions(args, tuple(names)))
     recipe = JointRecipe(

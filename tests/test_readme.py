@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from jsonargparse import ArgumentParser
 
-from ultrarefiner.cli.command import commands
+from ultrarefiner.cli.parsing import command_parser, spelt_out
+from ultrarefiner.cli.registry import COMMANDS, asked_for
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -62,14 +62,13 @@ def test_every_anchor_is_a_heading(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_has_flags_that_are_there(page: Path) -> None:
     """Lines that begin with ``ultrarefiner`` name a command, and no flag that it does not know."""
-    known = commands()
     text = page.read_text().replace("\\\n", " ")
     for line in re.findall(r"^    ultrarefiner (.+)$", text, re.MULTILINE):
-        words = line.split()
-        found = known[words[0]] if words[0] != "train" else known["train"][words[1]]
-        parser = ArgumentParser()
-        parser.add_function_arguments(found, as_positional=False)
+        words = re.sub(r" [>#].*", "", line).split()
+        name = asked_for(words)
+        command = COMMANDS[name]
+        parser = command_parser(name, command)
         flags = {flag for action in parser._actions for flag in action.option_strings}
-        unknown = [word for word in words if word.startswith("--") and word.replace("-", "_")[2:] not in
-                   {flag[2:] for flag in flags}]  # fmt: skip
+        given = spelt_out(words[len(name) :], parser.switches, command.positional)
+        unknown = [flag for flag in (one.partition("=")[0] for one in given) if flag not in flags]
         assert not unknown, f"{page.name}: {unknown}"

@@ -1,0 +1,119 @@
+"""What a phase reached: how the run went, and tables, files and pictures of what is reported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from ultrarefiner.checkpoints.files import replaced_file
+from ultrarefiner.cli.phase_setting import PhaseSetting
+from ultrarefiner.cli.split import Split
+from ultrarefiner.systems import UltraRefiner
+from ultrarefiner.training import TrainingResult
+
+_MADE_UP = "\nMade-up cases: this shows that all runs."
+
+
+def told_run(result: TrainingResult, setting: PhaseSetting) -> str:
+    """How a run went, in a sentence: steps, the best epoch, its checkpoint.
+
+    Example:
+        >>> from pathlib import Path
+        >>> result = TrainingResult(0.5, 1, 8, Path("out"))
+        >>> told_run(result, PhaseSetting(out=Path("out"), synthetic=True, epochs=2))
+        '8 steps, the best after epoch 2 of 2 (Dice in validation 0.500): out/best.pt'
+    """
+    went_on = "" if result.resumed_from is None else f", going on after step {result.resumed_from}"
+    best = ""
+    if result.best_epoch is not None:
+        reached = f"{result.score_name} in validation {result.best_dice:.3f}"
+        best = f", the best after epoch {result.best_epoch + 1} of {setting.epochs} ({reached})"
+    return f"{result.steps} steps{went_on}{best}: {result.best}"
+
+
+def coarse_tables(
+    network: nn.Module, setting: PhaseSetting, split: Split, *, frame: int, batch_size: int, measures: bool
+) -> str:
+    """Measure a coarse network on what is reported: ``test.md``, and for each set a CSV file and a picture.
+
+    Args:
+        network: the best one.
+        setting: of the command.
+        split: its cases.
+        frame: side of the square that images are fitted to.
+        batch_size: images at once.
+        measures: S-measure and others, too.
+
+    Returns:
+        Markdown.
+    """
+    from ultrarefiner.evaluation import (
+        evaluate_segmentation,
+        segmentation_figure,
+        segmentation_table,
+        write_segmentation_csv,
+    )
+
+    network.to(setting.device())
+
+    def measured(cases: Any, stem: str) -> str:
+        found = evaluate_segmentation(
+            network, cases, size=frame, batch_size=batch_size, measures=measures, progress=setting.progress
+        )
+        write_segmentation_csv(f"{stem}.csv", found)
+        segmentation_figure(found.panels, f"{stem}.png")
+        return segmentation_table({"coarse": found})
+
+    return reported(setting, split, "coarse", measured)
+
+
+def pair_tables(
+    model: UltraRefiner, setting: PhaseSetting, split: Split, name: str, *, frame: int, batch_size: int
+) -> str:
+    """Measure coarse against refined on what is reported: ``test.md``, and for each set a CSV file and a picture.
+
+    Args:
+        model: both networks.
+        setting: of the command.
+        split: its cases.
+        name: of the run.
+        frame: side of the square that images are fitted to.
+        batch_size: images at once.
+
+    Returns:
+        Markdown.
+    """
+    from ultrarefiner.evaluation import evaluate, markdown_table, panel_figure, write_csv
+
+    model.to(setting.device())
+
+    def measured(cases: Any, stem: str) -> str:
+        found = evaluate(model, cases, size=frame, batch_size=batch_size, progress=setting.progress)
+        write_csv(f"{stem}.csv", found.comparison)
+        panel_figure(found.panels, f"{stem}.png")
+        return markdown_table(found.comparison)
+
+    return reported(setting, split, name, measured)
+
+
+def reported(setting: PhaseSetting, split: Split, name: str, measured: Callable[[Any, str], str]) -> str:
+    """Tables of every set that is reported, kept as ``test.md``.
+
+    Args:
+        setting: of the command.
+        split: its cases.
+        name: of the run.
+        measured: called with the cases of a set and where its files begin; returns a table.
+    """
+    folder, told = setting.run_folder(name), []
+    for which, cases in split.tests.items():
+        stem = str(folder / (f"test_{which}" if len(split.tests) > 1 else "test"))
+        told.append(f"{which}, {len(cases)} cases that neither trained nor chose.\n\n{measured(cases, stem)}")
+    if split.note:
+        told.append(f"{split.note}\n")
+    text = "\n".join(told)
+    with replaced_file(folder / "test.md") as file:
+        file.write(text.encode())
+    return f"{text}{_MADE_UP if setting.synthetic else ''}"
