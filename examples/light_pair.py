@@ -3,8 +3,12 @@
 Each stage is a command of its own; all of them can be stopped and go on where they were. For each fold F that is
 reported:
 
-    python examples/light_pair.py coarse --train-on G     (each of the three folds G alone: for predictions)
-    python examples/light_pair.py coarse --fold F         (on the two others)
+    python examples/light_pair.py coarse  --data BUSI --train-on G   (each of the three folds G alone: for predictions)
+    python examples/light_pair.py coarse  --data BUSI --fold F       (on the two others)
+    python examples/light_pair.py refiner --data BUSI --fold F
+    python examples/light_pair.py joint   --data BUSI --fold F
+
+`light_pair_results.py` measures. It needs ``pip install 'ultrarefiner[pretraining]'`` and hours on two CPU cores.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from typing import Any
 import torch
 
 import ultrarefiner as ur
-from ultrarefiner.checkpoints import efficientnet_lite0_file, read_tensors
+from ultrarefiner.checkpoints import efficientnet_lite0_file
 from ultrarefiner.data import (
     BUSI,
     CoarsePredictions,
@@ -27,7 +31,6 @@ from ultrarefiner.data import (
     SimulatedFailures,
     group_folds,
 )
-from ultrarefiner.evaluation import compare, evaluate, markdown_table, panel_figure, write_csv
 from ultrarefiner.networks import BackboneUNet
 from ultrarefiner.sam import build_light_sam
 from ultrarefiner.training import (
@@ -54,19 +57,25 @@ def main() -> None:
     args.stage(args)
 
 
-def arguments() -> argparse.Namespace:
-    """One command a stage."""
+def shared_arguments() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
+    """What every stage takes, and what says which parts the refiner has."""
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--data", type=Path, required=True, help="folder of BUSI in the Kaggle layout")
     shared.add_argument("--out", type=Path, default=Path("outputs/light"), help="folder of all stages")
     shared.add_argument("--seed", type=int, default=0, help="of folds, order, augmentation and initial weights")
-    shared.add_argument("--precision", default="bf16-mixed", help="Fabric's: 32-true, bf16-mixed")
-    shared.add_argument("--epochs", type=int, help="instead of the stage's own number")
     parts = argparse.ArgumentParser(add_help=False)
     parts.add_argument("--no-roi", action="store_true", help="let SAM see the whole image")
     parts.add_argument("--without", choices=("points", "box", "mask"), help="a prompt that SAM is not given")
     parts.add_argument("--no-gate", action="store_true", help="SAM's mask as it is")
     parts.add_argument("--plain-loss", action="store_true", help="no quality-aware term")
+    return shared, parts
+
+
+def arguments() -> argparse.Namespace:
+    """One command a stage."""
+    shared, parts = shared_arguments()
+    shared.add_argument("--epochs", type=int, help="instead of the stage's own number")
+    shared.add_argument("--precision", default="bf16-mixed", help="Fabric's: 32-true, bf16-mixed")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     stages = parser.add_subparsers(required=True)
     coarse = stages.add_parser("coarse", parents=[shared], help="phase 1")
@@ -76,7 +85,9 @@ def arguments() -> argparse.Namespace:
     which.add_argument("--all", action="store_true", help="all folds train")
     coarse.set_defaults(stage=train_coarse)
     refiner = stages.add_parser("refiner", parents=[shared, parts], help="phase 2")
-    refiner.add_argument("--fold", type=int, required=True, help="left out")
+    which = refiner.add_mutually_exclusive_group(required=True)
+    which.add_argument("--fold", type=int, help="left out")
+    which.add_argument("--all", action="store_true", help="all folds train")
     refiner.add_argument("--name", default="refiner", help="folder of the run")
     refiner.add_argument("--pilot", type=int, help="train on this fold alone, its masks from the rest's network")
     refiner.add_argument("--failures", choices=("simulated", "mixed", "predicted"), default="mixed")
@@ -84,7 +95,9 @@ def arguments() -> argparse.Namespace:
     refiner.add_argument("--rate", type=float, default=5e-4, help="learning rate")
     refiner.set_defaults(stage=train_refiner)
     joint = stages.add_parser("joint", parents=[shared, parts], help="phase 3")
-    joint.add_argument("--fold", type=int, required=True, help="left out")
+    which = joint.add_mutually_exclusive_group(required=True)
+    which.add_argument("--fold", type=int, help="left out")
+    which.add_argument("--all", action="store_true", help="all folds train")
     joint.add_argument("--pilot", type=int, help="train on this fold alone, with its own network")
     joint.add_argument("--name", default="joint", help="folder of the run")
     joint.add_argument("--after", default="refiner", help="folder of phase 2")
@@ -92,10 +105,6 @@ def arguments() -> argparse.Namespace:
     joint.add_argument("--coarse-rate", type=float, default=1e-4, help="learning rate of the coarse network")
     joint.add_argument("--stored-weight", type=float, default=0.5, help="of refining out-of-fold predictions")
     joint.set_defaults(stage=train_joint)
-    measured = stages.add_parser("measure", parents=[shared, parts], help="coarse against refined")
-    measured.add_argument("--name", default="joint", help="folder of the run")
-    measured.add_argument("--folds", type=int, nargs="+", default=range(FOLDS), help="which are reported")
-    measured.set_defaults(stage=measure)
     return parser.parse_args()
 
 
@@ -136,26 +145,28 @@ def train_coarse(args: argparse.Namespace) -> None:
     print(train(recipe, fitted, folder=args.out / name, epochs=epochs, batch_size=8, **options(args)))
 
 
-def predictions(args: argparse.Namespace, names: tuple[str, ...]) -> CoarsePredictions:
-    """What networks that were trained on one fold each make of other folds; none has seen what it predicts."""
+def predictions(args: argparse.Namespace, names: list[str]) -> CoarsePredictions:
+    """What coarse networks make of folds that they have not seen, nor the fold that is left out."""
     cases, folds = open_busi(args)
-    wanted = set(names)
-    there = [fold for fold in range(FOLDS) if wanted & set(folds.validation(fold))]
     made: CoarsePredictions | None = None
-    for fold in there:
+    for fold in range(FOLDS):
+        part = [name for name in folds.validation(fold) if name in set(names)]
+        if not part:
+            continue
         others = [other for other in range(FOLDS) if other not in (fold, args.fold)]
-        network = coarse_network()
-        load_coarse(network, args.out / f"single{others[0]}" / "coarse" / "last.pt")
-        part = [name for name in folds.validation(fold) if name in wanted]
-        path = args.out / "predictions" / f"of{fold}by{others[0]}.pt"
+        # With all folds at hand the network of both others; where one is left out, of the one that remains.
+        source = f"fold{fold}" if args.all else f"single{others[0]}"
+        path = args.out / "predictions" / f"{fold}_by_{source}.pt"
         if not path.exists():
+            network = coarse_network()
+            load_coarse(network, args.out / source / "coarse" / "last.pt")
             path.parent.mkdir(exist_ok=True, parents=True)
             predict_cases(network, FittedCases(cases.subset(folds.validation(fold)), FRAME)).save(path)
         found = CoarsePredictions.load(path).of(part)
         made = found if made is None else made.joined(found)
     if made is None:
-        message = "no case to predict."
-        raise ValueError(message)
+        message = "no case is to be predicted; give a fold that has some."
+        raise SystemExit(message)
     return made
 
 
@@ -175,14 +186,13 @@ def refiner_of(args: argparse.Namespace) -> ur.SAMRefiner:
 
 def training_of(args: argparse.Namespace, folds: Folds) -> tuple[list[str], Path, Path]:
     """Which cases train phases 2 and 3, the folder of their coarse network, and where the phases go."""
-    if args.pilot is None:
-        place = args.out / f"fold{args.fold}"
-        return list(folds.training(args.fold)), place / "coarse", place
-    return (
-        list(folds.validation(args.pilot)),
-        args.out / f"single{args.pilot}" / "coarse",
-        args.out / f"pilot{args.pilot}",
-    )
+    if args.pilot is not None:
+        names, coarse, place = folds.validation(args.pilot), f"single{args.pilot}", f"pilot{args.pilot}"
+    elif args.all:
+        names, coarse, place = [name for fold in range(FOLDS) for name in folds.validation(fold)], "all", "all"
+    else:
+        names, coarse, place = folds.training(args.fold), f"fold{args.fold}", f"fold{args.fold}"
+    return list(names), args.out / coarse / "coarse", args.out / place
 
 
 def train_refiner(args: argparse.Namespace) -> None:
@@ -196,7 +206,7 @@ def train_refiner(args: argparse.Namespace) -> None:
     refiner.sam.image_encoder.backbone.load_state_dict(network.network.backbone.state_dict())
     fitted = FittedCases(cases.subset(names), FRAME)
     lesions = fitted.subset([name for name in names if not name.startswith("normal")])
-    epochs = args.epochs or 25
+    epochs = args.epochs or 20
     samples = epochs * len(fitted)
     share = {"simulated": 0.0, "mixed": args.share, "predicted": 1.0}[args.failures]
     dataset: Any = None
@@ -205,7 +215,7 @@ def train_refiner(args: argparse.Namespace) -> None:
             lesions, ur.FailureSimulator(), samples=round(samples * (1 - share)), seed=args.seed, size=COARSE_SIZE
         )
     if share > 0:
-        predicted = PredictedCases(fitted, predictions(args, tuple(names)))
+        predicted = PredictedCases(fitted, predictions(args, names))
         dataset = predicted if dataset is None else Mixed(dataset, predicted, share=share)
     recipe = RefinerRecipe(
         refiner,
@@ -242,7 +252,7 @@ def train_joint(args: argparse.Namespace) -> None:
     model = assembled(args)
     load_parts(model, place / args.after / "last.pt", trained / "last.pt")
     fitted = FittedCases(cases.subset(names), FRAME)
-    dataset = PredictedCases(fitted, predictions(args, tuple(names)))
+    dataset = PredictedCases(fitted, predictions(args, names))
     recipe = JointRecipe(
         model,
         coarse_learning_rate=args.coarse_rate,
@@ -257,32 +267,6 @@ def train_joint(args: argparse.Namespace) -> None:
     epochs = args.epochs or 8
     print(f"{place / args.name}: {len(fitted)} images, {epochs} epochs")
     print(train(recipe, dataset, folder=place / args.name, epochs=epochs, batch_size=8, **options(args)))
-
-
-def measure(args: argparse.Namespace) -> None:
-    """Coarse against refined in the folds that were left out, all of them in one table."""
-    cases, folds = open_busi(args)
-    coarse, refined, names, groups = [], [], [], []
-    for fold in args.folds:
-        place = args.out / f"fold{fold}"
-        path = place / args.name / "last.pt"
-        left_out = cases.subset(folds.validation(fold))
-        model = assembled(args)
-        trained_jointly = "coarse" in read_tensors(path)["parts"]
-        load_parts(model, path, path if trained_jointly else place / "coarse" / "last.pt", unseen=(left_out,))
-        lesions = left_out.subset([name for name in left_out.names if not name.startswith("normal")])
-        found = evaluate(model, lesions, size=FRAME, panels=12)
-        panel_figure(found.panels, place / args.name / "panels.png")
-        write_csv(place / args.name / "cases.csv", found.comparison)
-        print(f"fold {fold}:\n{markdown_table(found.comparison)}")
-        coarse += found.comparison.coarse
-        refined += found.comparison.refined
-        names += lesions.names
-        groups += lesions.groups
-    together = compare(names, coarse, refined, groups=groups)
-    write_csv(args.out / f"{args.name}.csv", together)
-    (args.out / f"{args.name}.md").write_text(markdown_table(together))
-    print(f"{args.name}, folds {args.folds}:\n{markdown_table(together)}")
 
 
 def options(args: argparse.Namespace) -> dict[str, Any]:
