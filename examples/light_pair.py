@@ -219,7 +219,7 @@ def train_refiner(args: argparse.Namespace) -> None:
         dataset = predicted if dataset is None else Mixed(dataset, predicted, share=share)
     recipe = RefinerRecipe(
         refiner,
-        gate=None if args.no_gate else ur.LearnedGate(bias=0.0),
+        gate=None if args.no_gate else ur.LearnedGate(width=8, bias=0.0),
         learning_rate=args.rate,
         train_image_encoder=True,
         frozen={f"sam.image_encoder.backbone.{part}": None for part in FROZEN},
@@ -232,7 +232,7 @@ def train_refiner(args: argparse.Namespace) -> None:
 
 def assembled(args: argparse.Namespace) -> ur.UltraRefiner:
     """The whole model."""
-    gate = None if args.no_gate else ur.LearnedGate(bias=0.0)
+    gate = None if args.no_gate else ur.LearnedGate(width=8, bias=0.0)
     return ur.UltraRefiner(
         coarse=coarse_network(), refiner=refiner_of(args), gate=gate, gradient_scale=0.1, frame=FRAME
     )

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
+
+from ultrarefiner import UltraRefiner
+from ultrarefiner.data import Phantoms
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -89,6 +95,40 @@ def test_clicks_in_images_end_with_a_table_and_a_picture(tmp_path: Path) -> None
     assert "| correction |" in printed
     for name in ("clicks.png", "clicks.md"):
         assert next(tmp_path.rglob(name)).stat().st_size > 100
+
+
+def write_busi(root: Path) -> None:
+    """Phantoms in the layout of BUSI, two images a group, and three without a lesion."""
+    rows = ["case,group"]
+    for index, case in enumerate(Phantoms(12, size=(64, 80))):
+        label = ("benign", "malignant", "normal")[index % 4 % 3]
+        name = f"{label} ({index})"
+        folder = root / "Dataset_BUSI_with_GT" / label
+        folder.mkdir(parents=True, exist_ok=True)
+        mask = torch.zeros_like(case.mask) if label == "normal" else case.mask
+        for picture, ending in ((case.image, ""), (mask, "_mask")):
+            Image.fromarray((picture[0] * 255).round().byte().numpy()).save(folder / f"{name}{ending}.png")
+        rows.append(f"{name},{index // 2}")
+    (root / "near_duplicate_groups.csv").write_text("\n".join(rows) + "\n")
+
+
+@pytest.mark.slow
+def test_the_light_pair_is_trained_measured_and_packed(tmp_path: Path) -> None:
+    write_busi(tmp_path / "busi")
+    told = ("--data", str(tmp_path / "busi"), "--out", str(tmp_path / "light"))
+    short = (*told, "--epochs", "1")
+    for which in (("--train-on", "0"), ("--train-on", "1"), ("--train-on", "2"), ("--fold", "0"), ("--all",)):
+        assert "TrainingResult" in run("light_pair.py", "coarse", *short, *which)
+    for stage in ("refiner", "joint"):
+        assert "TrainingResult" in run("light_pair.py", stage, *short, "--fold", "0")
+        measured = run("light_pair_results.py", "measure", *told, "--run", stage, "--folds", "0")
+        assert "4 images" in measured
+    table = run("light_pair_results.py", "table", *told, "--runs", "refiner", "joint", "--folds", "0")
+    assert "| joint, accepted from IoU 0.3 |" in table
+    shutil.copytree(tmp_path / "light" / "fold0", tmp_path / "light" / "all", dirs_exist_ok=True)
+    packed = run("light_pair_results.py", "pack", *told, "--to", str(tmp_path / "pair"))
+    assert "23." in packed
+    assert UltraRefiner.from_pretrained(tmp_path / "pair").acceptance is not None
 
 
 SCRIPTS = [path.name for path in sorted(EXAMPLES.glob("*.py")) if "__main__" in path.read_text()]
