@@ -83,10 +83,10 @@ def test_half_precision_leaves_whole_numbers_whole(tmp_path: Path, net: Net) -> 
     assert torch.equal(other.first.weight, net.first.weight.half().float())
 
 
-@pytest.mark.parametrize("dtype", [torch.int64, torch.bool])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64, torch.float8_e4m3fn])
 def test_other_dtypes_get_a_sentence(tmp_path: Path, net: Net, dtype: torch.dtype) -> None:
     with pytest.raises(
-        ValueError, match=rf"dtype must be a floating-point one, such as torch.float16, but it is {dtype}"
+        ValueError, match=rf"dtype must be torch.float16, bfloat16, float32, float64 or None, but it is {dtype}"
     ):
         write_pretrained(tmp_path, net, system="Net", settings={}, dtype=dtype)
 
@@ -286,8 +286,8 @@ def test_other_tensors_are_refused_and_nothing_is_loaded(
         (lambda c: c.update(library="transformers"), r'"library": "ultrarefiner", but it says \'transformers\''),
         (lambda c: c.update(colour=1), r"has the unknown colour;"),
         (lambda c: c.pop("digest"), r"lacks digest;"),
-        (lambda c: c.update(tensors="8"), r"must give tensors as a int, but it is '8'"),
-        (lambda c: c.update(settings=[]), r"must give settings as a dict, but it is \[\]"),
+        (lambda c: c.update(tensors="8"), r"must give tensors as int, but it is '8'"),
+        (lambda c: c.update(settings=[]), r"must give settings as dict, but it is \[\]"),
         (lambda c: c["settings"].update(width=3), r"were not written together"),
         (lambda c: c.update(system="Other"), r"were not written together"),
         (lambda c: c["settings"]["inner"].update(share=float("nan")), r"it holds NaN, but every number must be finite"),

@@ -36,6 +36,17 @@ def test_two_empty_masks_agree_and_one_does_not() -> None:
     assert not rule(full, empty, sure).item()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_large_masks_are_compared_exactly_whatever_the_precision(dtype: torch.dtype) -> None:
+    """In float16 300 x 300 pixels are infinitely many; in bfloat16 two of a hundred are none."""
+    coarse = torch.ones(1, 1, 300, 300, dtype=dtype)
+    refined = coarse.clone()
+    refined[..., :6, :] = 0.0
+    for least, accepted in ((0.9898, True), (0.9900, False)):  # 2 * 294 / 594 = 0.98990
+        rule = AcceptanceRule(minimum_agreement=least)
+        assert rule(coarse, refined, torch.ones(1, 1, dtype=dtype)).item() is accepted
+
+
 @pytest.mark.parametrize("name", ["minimum_iou", "minimum_agreement"])
 def test_numbers_outside_their_range_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=rf"{name} must be in \[0, 1\], but it is 1.5"):

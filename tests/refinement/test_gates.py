@@ -92,3 +92,15 @@ def test_wrong_gates_get_a_sentence(arguments: dict[str, float]) -> None:
 def test_a_product_of_nothing_gets_a_sentence() -> None:
     with pytest.raises(ValueError, match="gates must be at least one gate"):
         ProductGate()
+
+
+@pytest.mark.parametrize("bias", [-2.0, 0.0, 1.5])
+def test_the_learned_gate_starts_at_the_share_of_its_bias(bias: float) -> None:
+    masks = torch.rand(2, 1, 9, 9)
+    share = LearnedGate(bias=bias)(torch.rand(2, 1, 9, 9), masks, masks)
+    torch.testing.assert_close(share, torch.full_like(share, bias).sigmoid())
+
+
+def test_only_another_bias_than_the_default_is_remembered() -> None:
+    assert LearnedGate().settings() == {"gate": "learned", "width": 32}
+    assert LearnedGate(bias=0.0).settings() == {"gate": "learned", "width": 32, "bias": 0.0}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import timm
 import torch
 from torch.nn import functional
 
-from ultrarefiner import SAMRefiner, build_light_sam
+from ultrarefiner import BackboneUNet, SAMRefiner, build_light_sam
 from ultrarefiner.checkpoints import efficientnet_lite0_file, load_weights
 from ultrarefiner.sam import BackboneEncoder, SAMInput, build_sam
 from ultrarefiner.sam.inputs import PIXEL_MEAN
@@ -111,6 +113,11 @@ def test_mean_and_deviation_of_the_input_are_the_weights() -> None:
     torch.testing.assert_close(own(images), expected)
     assert own.settings() == {"policy": "sam", "size": 32, "mean": [0.5, 0.4, 0.3], "std": [0.5, 0.2, 0.1]}
     assert SAMInput(32).settings() == {"policy": "sam", "size": 32}
+    for wrong in ({"mean": (0.5, 0.5)}, {"std": (0.5, 0.5, 0.0)}, {"std": (0.5, 0.5, float("nan"))}):
+        (name,) = wrong
+        for build in (lambda **options: build_light_sam(image_size=64, **options), BackboneUNet, SAMInput):
+            with pytest.raises(ValueError, match=rf"{name} must be three finite numbers.*, one for each channel, but"):
+                build(**wrong)
     assert SAMInput(32).mean.flatten().tolist() == pytest.approx([value / 255 for value in PIXEL_MEAN])
 
 
@@ -128,3 +135,12 @@ def test_imagenet_weights_mean_the_same_as_in_timms_classifier() -> None:
         stages = whole.forward_intermediates(images, intermediates_only=True)
         for found, expected in zip(encoder.backbone(images), stages, strict=True):
             torch.testing.assert_close(found, expected)
+
+
+def test_a_backbone_with_its_channels_last_is_read_alike() -> None:
+    encoder = BackboneEncoder("mambaout_femto", channels=8).eval()
+    images = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        levels = [level.permute(0, 3, 1, 2) for level in encoder.backbone(images)]
+        first = SimpleNamespace(backbone=lambda _: [None, *levels], neck=encoder.neck)
+        torch.testing.assert_close(encoder(images), by_hand(first, images))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,8 +60,24 @@ def test_addresses_as_backbones_are_not_opened(name: str, kind: str, monkeypatch
         (lambda s: s.update(gradient_scale=-1), r"settings cannot be built: gradient_scale must be a finite number"),
         (lambda s: s.update(refiner=s["gate"]), r"settings.refiner must be SAMRefiner, but it is 'ProductGate'"),
         (lambda s: s.update(gate=3), r"settings.gate must be Module or None, but it is 3"),
-        (lambda s: s["gate"].update(gates=[]), r"settings.gate.gates must be Module, but it is \[\]"),
-        (lambda s: s["gate"]["gates"].append(3), r"settings.gate.gates must be Module, but it is \["),
+        (lambda s: s["gate"].update(gates=[]), r"settings.gate cannot be built: gates must be at least one gate"),
+        (lambda s: s["gate"]["gates"].append(3), r"settings.gate.gates must be a list of Module, but it is \["),
+        (
+            lambda s: s["gate"]["gates"].append({"part": "LearnedGate", "width": -3}),
+            r"settings.gate.gates.1 cannot be built: .*negative dimension",
+        ),
+        (
+            lambda s: s["gate"]["gates"].append({"part": "LearnedGate", "width": 10**12}),
+            r"settings.gate.gates.1 cannot be built: .*allocate",
+        ),
+        (
+            lambda s: s["refiner"]["sam"]["input_policy"].update(mean=[0.5, 0.5]),
+            r"input_policy cannot be built: mean must be three finite numbers, one for each channel, but it",
+        ),
+        (
+            lambda s: s["coarse"]["network"].update(image_size=[32, 32, 32]),
+            r"coarse.network cannot be built: image_size must be a multiple of 16, or",
+        ),
         (
             lambda s: s["gate"]["gates"][0].update(gamma=0),
             r"settings.gate.gates.0 cannot be built: UncertaintyGate takes",
@@ -111,13 +127,15 @@ def test_an_argument_that_an_older_version_did_not_have_takes_its_default(tmp_pa
         (1.0, int, False),
         (True, float, False),
         ("a", str, True),
-        (None, None, True),
+        (None, type(None), True),
         ([1, 2], tuple[int, int], True),
         ([1, 2, 3], tuple[int, int], False),
         ([1, 2, 3], tuple[int, ...], True),
         ([1, "2"], list[int], False),
         ("12", list[str], False),
-        ({"a": 1}, dict, False),
+        ({"a": 1}, int, False),
+        ({"a": 1}, Any, True),
+        ([1.5], Sequence[str], False),
         (1, Literal[True], False),
     ],
 )

@@ -73,6 +73,11 @@ def test_the_image_encoder_does_not_run(tmp_path: Path) -> None:
         ({}, {}, "augmentation must be None with stored embeddings"),
         ({"augmentation": None, "train_image_encoder": True}, {}, "train_image_encoder must be False with stored"),
         ({"augmentation": None}, {"cropper": ROICropper()}, "the refiner must have no cropper with stored"),
+        (
+            {"augmentation": None, "frozen": {"sam.image_encoder.neck": 1, "sam.image_encoder.blocks": None}},
+            {},
+            r"^frozen\['sam.image_encoder.neck'\] must be None with stored",
+        ),
     ],
 )
 def test_what_does_not_go_with_stored_embeddings_is_refused(

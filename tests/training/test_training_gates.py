@@ -12,7 +12,7 @@ import torch
 from ultrarefiner.checkpoints import read_tensors
 from ultrarefiner.data import Batch, CoarsePredictions, FittedCases, Phantoms, PredictedCases, collate
 from ultrarefiner.losses import QualityAwareLoss
-from ultrarefiner.refinement import LearnedGate, blend
+from ultrarefiner.refinement import LearnedGate, ProductGate, UncertaintyGate, blend
 from ultrarefiner.systems import UltraRefiner
 from ultrarefiner.training import JointRecipe, RefinerRecipe, TrainingResult, load_gate, load_refiner
 
@@ -115,5 +115,29 @@ def test_stored_masks_send_no_gradient_to_the_coarse_network(ultra: Ultra, batch
 
 def test_stored_masks_must_be_there(ultra: Ultra, batch: Batch) -> None:
     recipe = JointRecipe(ultra(), stored_weight=1.0)
-    with pytest.raises(ValueError, match="stored_weight must be 0 for a data set without coarse masks, but it is 1.0"):
+    with pytest.raises(ValueError, match=r"stored_weight must be 0 for a data set without coarse masks, but it is 1.0"):
         recipe.step(batch._replace(coarse_probability=None), drawn())
+
+
+def test_parts_are_named_alike_with_and_without_a_gate(ultra: Ultra) -> None:
+    refiner, frozen = ultra().refiner, {"sam.mask_decoder": None, "prompts": 1}
+    plain, gated = (RefinerRecipe(refiner, frozen=frozen, gate=gate).unfreezing for gate in (None, LearnedGate()))
+    assert plain.starts == {"sam.image_encoder": None, **frozen}
+    assert gated.starts == {f"refiner.{name}": start for name, start in plain.starts.items()}
+    # The whole refiner from its second epoch on, the gate from the first.
+    later = RefinerRecipe(refiner, frozen={"": 1}, gate=LearnedGate(), train_image_encoder=True)
+    assert later.unfreezing.starts == {"refiner": 1}
+    stages = later.unfreezing.bind(later.module)
+    for epoch, trains in ((0, False), (1, True)):
+        stages.enter(epoch)
+        assert all(parameter.requires_grad == trains for parameter in refiner.parameters())
+        assert all(parameter.requires_grad for parameter in later.gate.parameters())
+    stages.leave()
+
+
+@pytest.mark.parametrize("gate", [UncertaintyGate(), ProductGate(UncertaintyGate(), LearnedGate())])
+def test_a_gate_may_have_nothing_to_learn(ultra: Ultra, fit: Fit, predicted: PredictedCases, gate: Any) -> None:
+    refiner = ultra().refiner
+    before = {name: tensor.clone() for name, tensor in refiner.state_dict().items()}
+    fit(RefinerRecipe(refiner, gate=gate, learning_rate=1e-2), dataset=predicted, epochs=1)
+    assert any(not torch.equal(tensor, before[name]) for name, tensor in refiner.state_dict().items())

@@ -177,6 +177,32 @@ def test_other_settings_are_refused(coarse, fit, recipe_options, train_options, 
         fit(coarse(**recipe_options), **train_options)
 
 
+@pytest.mark.parametrize(
+    ("kind", "younger", "other"),
+    [
+        ("refiner", {"frozen": {}, "gate": None}, {"frozen": {"prompts": None}}),
+        ("joint", {"stored_weight": 0.0}, {"stored_weight": 0.5}),
+    ],
+)
+def test_a_run_from_before_a_setting_was_there_goes_on(kind, younger, other, ultra, fit) -> None:
+    def recipe(**options):
+        return RefinerRecipe(ultra().refiner, **options) if kind == "refiner" else JointRecipe(ultra(), **options)
+
+    last = fit(recipe(), epochs=1).last
+    content = read_tensors(last)
+    for name, default in younger.items():
+        assert content["settings"]["recipe"].pop(name) == default
+    write_tensors(last, content)
+    assert fit(recipe(), epochs=1).resumed_from == 3
+    (name,) = other
+    with pytest.raises(ValueError, match=rf"whose recipe.{name}.* was .*, but now it is"):
+        fit(recipe(**other), epochs=1)
+    del content["settings"]["recipe"]["learning_rate" if kind == "refiner" else "iou_weight"]  # as old as the recipe
+    write_tensors(last, content)
+    with pytest.raises(ValueError, match="was 'absent', but now it is"):
+        fit(recipe(), epochs=1)
+
+
 def test_another_mask_style_is_refused(ultra, fit) -> None:
     fit(JointRecipe(ultra()), epochs=1)
     other = ultra()

@@ -57,15 +57,15 @@ def write_pretrained(
         model: whose state dict is written.
         system: its class.
         settings: what it is built from, as plain values.
-        dtype: of the floating-point tensors in the file, such as `torch.float16`; None for what they are. Whole
-            numbers, such as the counters of batch normalisation, stay whole.
+        dtype: of the floating-point tensors in the file: float16, bfloat16, float32 or float64; None for what they
+            are. Whole numbers, such as the counters of batch normalisation, stay whole.
 
     Returns:
         The folder.
 
     Raises:
-        ValueError: the folder is a file, a setting is not plain or not finite, ``dtype`` is not floating-point or
-            cannot hold a weight, or the model has a state that is no plain tensor.
+        ValueError: the folder is a file, a setting is not plain or not finite, ``dtype`` is another or cannot hold a
+            weight, or the model has a state that is no plain tensor.
 
     Example:
         >>> import tempfile

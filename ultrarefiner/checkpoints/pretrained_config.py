@@ -165,7 +165,7 @@ def _check_kinds(path: Path, fields: Mapping[str, Any]) -> None:
     kinds = {"system": str, "settings": dict, "version": str, "tensors": int, "digest": str}
     for name, kind in kinds.items():
         if type(fields[name]) is not kind:
-            message = f"{path} must give {name} as a {kind.__name__}, but it is {fields[name]!r:.100}; save it again."
+            message = f"{path} must give {name} as {kind.__name__}, but it is {fields[name]!r:.100}; save it again."
             raise ValueError(message)
 
 

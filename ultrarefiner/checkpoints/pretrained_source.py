@@ -57,7 +57,7 @@ def pretrained_folder(
     if not isinstance(folder_or_hub_id, str) or not _HUB_ID.fullmatch(name) or ".." in name:
         message = (
             f"There is no folder {name} (looked in {Path.cwd()}), and it is no repository either: an id on the Hugging "
-            'Face hub is "owner/name".'
+            'Face hub is "owner/name". Models that come with the package are loaded with ultrarefiner.load_pretrained.'
         )
         raise FileNotFoundError(message)
     return _fetched(name, revision, token, cache_dir, local_files_only)

@@ -14,13 +14,15 @@ def state_of(model: nn.Module, dtype: torch.dtype | None = None) -> tuple[dict[s
 
     Args:
         model: any module.
-        dtype: of floating-point tensors; None for what they are. Others keep theirs.
+        dtype: of floating-point tensors: float16, bfloat16, float32 or float64; None for what they are. Others keep
+            theirs.
 
     Returns:
-        The tensors by name, and for those that have further names, each of these with the name that was kept.
+        The tensors by name, without what `torch.compile` puts into names, and for those that have further names, each
+        of these with the name that was kept.
 
     Raises:
-        ValueError: ``dtype`` is not floating-point or cannot hold a weight, or there is a state that is no plain
+        ValueError: ``dtype`` is not one of the four or cannot hold a weight, or there is a state that is no plain
             tensor.
 
     Example:
@@ -30,13 +32,13 @@ def state_of(model: nn.Module, dtype: torch.dtype | None = None) -> tuple[dict[s
         >>> tensors["0.weight"].dtype, names
         (torch.float16, {'1.weight': '0.weight'})
     """
-    if dtype is not None and not dtype.is_floating_point:
-        message = f"dtype must be a floating-point one, such as torch.float16, but it is {dtype}."
+    if dtype not in (None, torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        message = f"dtype must be torch.float16, bfloat16, float32, float64 or None, but it is {dtype}."
         raise ValueError(message)
     tensors: dict[str, Tensor] = {}
     names: dict[str, str] = {}
     kept: dict[Any, str] = {}
-    for name, value in model.state_dict().items():
+    for name, value in _state(model).items():
         _check_storable(name, value)
         place = (value.device, value.data_ptr(), value.dtype, tuple(value.shape), value.stride())
         if value.numel() and place in kept:
@@ -50,8 +52,8 @@ def state_of(model: nn.Module, dtype: torch.dtype | None = None) -> tuple[dict[s
 def fill_strictly(model: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:
     """Put saved tensors into a model, every one of them, or none.
 
-    Weights keep the model's dtype (float32 as built), so that what was stored in float16 is float32 in memory; if the
-    file holds float64, the model becomes float64.
+    Weights keep the model's dtype (float32 as built), so that what was stored in float16 is float32 in memory. What was
+    stored in float64 becomes float64, and if that is every weight, so does the rest of the model.
 
     Args:
         model: with the structure that was saved.
@@ -70,21 +72,24 @@ def fill_strictly(model: nn.Module, tensors: Mapping[str, Tensor], *, source: st
         Traceback (most recent call last):
         ValueError: the file lacks 1 tensor that Linear needs: bias. ...
     """
-    needed = _tensors_of(model)
+    needed = _state(model)
     _check_names(model, set(needed), set(tensors), source)
     for name, target in needed.items():
         _check_alike(name, tensors[name], target, source)
     _check_shared(needed, tensors, source)
-    if any(value.dtype == torch.float64 for value in tensors.values()):
-        model.double()
-        needed = _tensors_of(model)
+    wide = [value.dtype == torch.float64 for value in tensors.values() if value.is_floating_point()]
+    if wide and all(wide):
+        model.double()  # with buffers that no file holds
     with torch.no_grad():
-        for name, target in needed.items():
+        for name, target in _state(model, keep_vars=True).items():
+            if tensors[name].dtype == torch.float64:
+                target.data = target.data.double()
             target.copy_(tensors[name])
 
 
-def _tensors_of(model: nn.Module) -> dict[str, Tensor]:
-    return {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+def _state(model: nn.Module, *, keep_vars: bool = False) -> dict[str, Any]:
+    """The state dict by the names that it has without `torch.compile`."""
+    return {name.replace("_orig_mod.", ""): value for name, value in model.state_dict(keep_vars=keep_vars).items()}
 
 
 def _check_storable(name: str, value: Any) -> None:

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ultrarefiner.ops.checks import check_statistics
+
 STRIDE = 32
 """Sides of the input are multiples of this."""
 
@@ -27,7 +29,8 @@ class BackboneUNet(nn.Module):
         std: by what the rest is divided.
 
     Raises:
-        ValueError: timm has no such backbone, it has other strides, or the decoder has not five steps.
+        ValueError: timm has no such backbone, it has other strides, the decoder has not five steps, or mean or std is
+            not three numbers.
         ModuleNotFoundError: segmentation-models-pytorch is not installed.
 
     Example:
@@ -55,6 +58,7 @@ class BackboneUNet(nn.Module):
         super().__init__()
         from segmentation_models_pytorch import Unet
 
+        check_statistics(mean, std)
         if len(decoder_channels) != 5:
             message = f"decoder_channels must be five numbers, one for each step, but they are {decoder_channels!r}."
             raise ValueError(message)

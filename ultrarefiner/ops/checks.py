@@ -8,6 +8,7 @@ they always are.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -62,6 +63,22 @@ def check_layout(images: Tensor, name: str = "images") -> None:
         )
         raise ValueError(message)
     _check_floating(images, name, "convert it with .float() / 255 if it is 8-bit")
+
+
+def check_statistics(mean: Sequence[float], std: Sequence[float]) -> None:
+    """Raise unless these are the mean and standard deviation of three channels.
+
+    Raises:
+        ValueError: not three numbers, one that is not finite, or a deviation that is not positive.
+
+    Example:
+        >>> check_statistics((0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+    """
+    for name, numbers, lowest in (("mean", mean, -math.inf), ("std", std, 0.0)):
+        if len(numbers) != 3 or not all(lowest < number < math.inf for number in numbers):
+            above = "" if lowest else " above 0"
+            message = f"{name} must be three finite numbers{above}, one for each channel, but it is {[*numbers]!r:.99}."
+            raise ValueError(message)
 
 
 def check_no_nan(volume: Tensor, name: str = "volume") -> None:

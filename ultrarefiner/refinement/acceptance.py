@@ -54,7 +54,7 @@ class AcceptanceRule(nn.Module):
     ) -> Bool[Tensor, "b k"]:
         """Which refined masks are taken."""
         with torch.no_grad():
-            first, second = ((mask >= 0.5).to(iou.dtype) for mask in (coarse_probability, refined_probability))
+            first, second = ((mask >= 0.5).float() for mask in (coarse_probability, refined_probability))
             agreement = dice_coefficient(first, second)
             return (iou.clamp(min=0) >= self.minimum_iou) & (agreement >= self.minimum_agreement)
 

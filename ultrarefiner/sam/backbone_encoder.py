@@ -1,4 +1,4 @@
-"""Any timm backbone as SAM's image encoder: features of four strides, brought to SAM's raster without loss of detail."""
+"""Any timm backbone as SAM's image encoder: features of four strides, on SAM's raster without loss of detail."""
 
 from __future__ import annotations
 
@@ -57,6 +57,7 @@ class BackboneEncoder(nn.Module):
                 f"({error}); timm.list_models() names all there are."
             )
             raise ValueError(message) from error
+        self._channels_last = getattr(self.backbone, "output_fmt", None) == "NHWC"
         self._told = {"backbone": backbone, "channels": channels}
         folded = sum(found[stride] * max(1, STRIDE // stride) ** 2 for stride in STRIDES)
         self.neck = nn.Sequential(
@@ -80,6 +81,8 @@ class BackboneEncoder(nn.Module):
             )
             raise ValueError(message)
         levels = cast("list[Tensor]", self.backbone(inputs))
+        if self._channels_last:
+            levels = [level.movedim(-1, 1) for level in levels]
         size = (height // STRIDE, width // STRIDE)
         seen = [_on_raster(levels[place], stride, size) for place, stride in zip(self._order, STRIDES, strict=True)]
         embedding: Tensor = self.neck(torch.cat(seen, 1))

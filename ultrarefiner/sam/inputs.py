@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ultrarefiner.ops.checks import check_statistics
 from ultrarefiner.ops.coordinates import Frame, accumulation_dtype, pad_frame, squash_frame
 from ultrarefiner.ops.resample import apply_weights, linear_weights
 
@@ -54,6 +55,9 @@ class SAMInput(nn.Module):
         mean: of the three channels of images in [0, 1]; SAM's own if not given. Belongs to the encoder's weights.
         std: likewise.
 
+    Raises:
+        ValueError: mean or std is not three numbers.
+
     Example:
         >>> SAMInput(64)(torch.rand(1, 1, 30, 50)).shape
         torch.Size([1, 3, 64, 64])
@@ -66,6 +70,7 @@ class SAMInput(nn.Module):
         self, size: int = 1024, *, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
     ) -> None:
         super().__init__()
+        check_statistics(PIXEL_MEAN if mean is None else mean, PIXEL_STD if std is None else std)
         self.size = size
         # Left out where they are SAM's own, as in checkpoints from before there was a choice.
         self._told = {name: [*given] for name, given in (("mean", mean), ("std", std)) if given is not None}

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from ultrarefiner.ops.checks import check_images
 from ultrarefiner.sam import InputPolicy
 from ultrarefiner.systems.autosam import resized
+from ultrarefiner.systems.pretrained_system import PretrainedSystem
 
 
-class LightAutoSAM(nn.Module):
+class LightAutoSAM(PretrainedSystem, nn.Module):
     """Segment with AutoSAM's generator g and a light decoder h, h(g(I)), without any SAM.
 
     Images take the same way to the generator as in `AutoSAM`, and masks the same way back, so how far AutoSAM is above

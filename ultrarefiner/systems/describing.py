@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from ultrarefiner.checkpoints.settings import describe
 from ultrarefiner.systems.part_kinds import kind_of
-
-_PLAIN: tuple[tuple[type, type], ...] = ((str, str), (Integral, int), (Real, float))
 
 
 def describe_part(part: Any, path: str = "") -> Any:
@@ -23,7 +21,8 @@ def describe_part(part: Any, path: str = "") -> Any:
 
     Returns:
         A dictionary with the name of its kind under "part" and its arguments. A part that is used twice is described
-        once, and named by its place the second time. A part of an unknown class is named, with ``"rebuild": False``.
+        once, and named by its place the second time; one that `torch.compile` wrapped, as without it. A part of an
+        unknown class is named, with ``"rebuild": False``.
 
     Example:
         >>> from ultrarefiner.refinement import ProductGate, UncertaintyGate
@@ -49,12 +48,13 @@ def own_settings(part: Any) -> dict[str, Any]:
 
 
 def _described(part: Any, path: str, seen: dict[int, str]) -> Any:
+    part = part.item() if isinstance(part, np.generic) else getattr(part, "_orig_mod", part)
     if part is None or isinstance(part, bool):
         return part
-    for abstract, plain in _PLAIN:
-        if isinstance(part, abstract):
-            return plain(part)  # NumPy's numbers among them
-    if isinstance(part, (list, tuple)):
+    for plain in (str, int, float):
+        if isinstance(part, plain):
+            return plain(part)  # without its subclass
+    if isinstance(part, (list, tuple, nn.ModuleList)):
         return [_described(one, below(path, str(index)), seen) for index, one in enumerate(part)]
     if isinstance(part, nn.Module):
         if id(part) in seen:

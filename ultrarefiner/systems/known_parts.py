@@ -47,6 +47,7 @@ from ultrarefiner.sam import (
     build_light_sam,
     build_sam,
 )
+from ultrarefiner.sam.builders import SAMSize
 from ultrarefiner.systems.at_size import AtSize
 from ultrarefiner.systems.automedsam import AutoMedSAM
 from ultrarefiner.systems.autosam import AutoSAM, MinMaxLogits
@@ -96,19 +97,26 @@ def _light_sam(backbone: str, image_size: int, input_policy: InputPolicy) -> SAM
 
 
 def _read_light_sam(sam: SAM) -> Mapping[str, Any]:
-    encoder = cast("BackboneEncoder", sam.image_encoder).settings()
+    encoder = cast("BackboneEncoder", _plain(sam.image_encoder)).settings()
     return {**_read_sam(sam), "backbone": encoder["backbone"]}
 
 
 def _is_light_sam(sam: SAM) -> bool:
     organs = (sam.prompt_encoder, sam.mask_decoder)
-    light = sam.name == "light" and type(sam.image_encoder) is BackboneEncoder
-    return light and all(_is_segment_anythings(organ) for organ in organs)
+    encoder: Any = _plain(sam.image_encoder)
+    light = sam.name == "light" and type(encoder) is BackboneEncoder
+    fits = light and encoder.settings()["channels"] == SAMSize.prompt_width
+    return fits and all(_is_segment_anythings(organ) for organ in organs)
 
 
 def _is_segment_anythings(organ: object) -> bool:
     """Whether its class is segment-anything's own, not one derived from it."""
-    return type(organ).__module__.partition(".")[0] == "segment_anything"
+    return type(_plain(organ)).__module__.partition(".")[0] == "segment_anything"
+
+
+def _plain(organ: object) -> object:
+    """What `torch.compile` wrapped."""
+    return getattr(organ, "_orig_mod", organ)
 
 
 def _backbone_unet(
@@ -178,10 +186,6 @@ def _read_generator(generator: PromptGenerator) -> Mapping[str, Any]:
     return {**generator.settings(), "backbone": generator.backbone}
 
 
-def _read_product(gate: ProductGate) -> Mapping[str, Any]:
-    return {"gates": [*gate.gates]}
-
-
 _BUILT_BY_CLASS: tuple[type, ...] = (
     AcceptanceRule,
     AtSize,
@@ -217,7 +221,6 @@ _READ: dict[type, Any] = {
     AutoMedSAM: _read_automedsam,
     AutoSAM: _read_autosam,
     LightDecoder: LightDecoder.settings,
-    ProductGate: _read_product,
     PromptGenerator: _read_generator,
     SAMInput: _read_policy,
     SAMRefiner: _read_refiner,

@@ -6,8 +6,9 @@ Only classes and builders that were registered are ever called; a name in a file
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import GenericAlias
 from typing import Any, get_type_hints
 
 from torch import nn
@@ -30,10 +31,25 @@ class Kind:
     knows: Callable[[Any], bool]
 
     def wanted(self) -> dict[str, Any]:
-        """The arguments of ``build`` with their annotations, in order."""
+        """The arguments of ``build`` with their annotations, in order; of ``*parts`` that of the whole list.
+
+        Raises:
+            ValueError: an annotation names what is not there.
+        """
         function: Any = self.build.__init__ if isinstance(self.build, type) else self.build  # type: ignore[misc]  # asked, not called
-        hints = get_type_hints(function)
-        return {name: hints.get(name, Any) for name in parameters_of(self.build)}
+        try:
+            hints = get_type_hints(function)
+        except NameError as error:
+            message = (
+                f"{self.name} has an annotation that cannot be read ({error}); define or import that name where the "
+                "class is defined, outside of functions and not under TYPE_CHECKING."
+            )
+            raise ValueError(message) from error
+        found = {name: hints[name] for name in parameters_of(self.build)}
+        for name, parameter in parameters_of(self.build).items():
+            if parameter.kind is parameter.VAR_POSITIONAL:
+                found[name] = GenericAlias(Sequence, (found[name],))
+        return found
 
 
 _BY_NAME: dict[str, Kind] = {}
@@ -51,7 +67,8 @@ def register_part(
     """Let `from_pretrained` build parts of a class of your own.
 
     Its constructor's arguments must be annotated, and the parts keep them as attributes of the same names. They may be
-    numbers, texts, truth values, None, lists of them, and parts that are known in turn. Usable as a decorator.
+    numbers, texts, truth values, None, parts that are known in turn, and lists of all these (or an `nn.ModuleList`).
+    Usable as a decorator.
 
     Args:
         cls: the class. Parts of a subclass of it are not of this kind; register it too.
@@ -64,7 +81,8 @@ def register_part(
         The class.
 
     Raises:
-        ValueError: another class of this name is registered, or the constructor takes ``**`` anything.
+        ValueError: another class of this name is registered, or the constructor takes ``**`` anything or an argument
+            without annotation.
 
     Example:
         >>> from ultrarefiner.systems.describing import describe_part
@@ -86,8 +104,8 @@ def register_part(
     if known is not None and _source(known.build) != _source(builder):
         message = f"A part named {name} is registered already, {_source(known.build)}; give your class another name."
         raise ValueError(message)
-    names = tuple(parameters_of(builder))
-    kind = Kind(name, builder, read or (lambda part: {name: getattr(part, name) for name in names}), knows)
+    names = _annotated(builder)
+    kind = Kind(name, builder, read or (lambda part: {name: _kept(part, name) for name in names}), knows)
     _BY_NAME[name] = kind
     _BY_CLASS[cls] = [*(other for other in _BY_CLASS.get(cls, []) if other.name != name), kind]
     return cls
@@ -154,6 +172,29 @@ def kind_of(part: object) -> Kind | None:
         True
     """
     return next((kind for kind in _BY_CLASS.get(type(part), []) if kind.knows(part)), None)
+
+
+def _annotated(build: Callable[..., Any]) -> tuple[str, ...]:
+    """The names of the arguments, if all say what they are."""
+    found = parameters_of(build)
+    if silent := [name for name, parameter in found.items() if parameter.annotation is parameter.empty]:
+        message = (
+            f"{build.__name__} must annotate every argument of its constructor, but {silent[0]} has no annotation; a "
+            "file's value is checked against it."
+        )
+        raise ValueError(message)
+    return tuple(found)
+
+
+def _kept(part: Any, name: str) -> Any:
+    """The attribute that an argument was kept as."""
+    if not hasattr(part, name):
+        message = (
+            f"{type(part).__name__} must keep its argument {name} as an attribute of that name to be saved, but it has "
+            f"none; write self.{name} = {name}, or register it with read=."
+        )
+        raise ValueError(message)
+    return getattr(part, name)
 
 
 def _source(build: Callable[..., Any]) -> str:

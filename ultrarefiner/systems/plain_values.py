@@ -1,4 +1,4 @@
-"""Whether a plain value of a file is what a constructor's argument wants, by the argument's annotation."""
+"""Whether what a file describes is what a constructor's argument wants, by the argument's annotation."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 
 def as_wanted(value: Any, wanted: Any) -> tuple[bool, Any]:
-    """Whether a value of JSON fits an annotation, and the value as the annotation has it.
+    """Whether a value of JSON, or a part that was built, fits an annotation, and the value as the annotation has it.
 
     Args:
-        value: None, a truth value, a number, a text, or a list of these.
-        wanted: the annotation: `int`, `float`, `bool`, `str`, `Literal`, a sequence of these, or a union of them.
+        value: None, a truth value, a number, a text, a part, or a list of these.
+        wanted: the annotation: `int`, `float`, `bool`, `str`, `Literal`, a class, a sequence of these, a union of them,
+            or `Any`, which takes everything.
 
     Returns:
         True and the value (a whole number becomes a float where one is wanted), or False and the value as it came.
@@ -28,13 +29,15 @@ def as_wanted(value: Any, wanted: Any) -> tuple[bool, Any]:
         return next((found for part in get_args(wanted) if (found := as_wanted(value, part))[0]), (False, value))
     if origin is Literal:
         return any(type(value) is type(choice) and value == choice for choice in get_args(wanted)), value
-    if wanted is float and type(value) is int:
-        return True, float(value)
     if isinstance(origin, type) and issubclass(origin, Sequence):
         return _sequence_as_wanted(value, origin, get_args(wanted))
-    if wanted is None:
-        return value is None, value
-    return wanted in (int, float, bool, str, types.NoneType) and type(value) is wanted, value
+    if wanted is float and type(value) is int:
+        return True, float(value)
+    if wanted is Any:
+        return True, value
+    if wanted in (int, float, bool, str, types.NoneType):
+        return type(value) is wanted, value
+    return isinstance(wanted, type) and isinstance(value, wanted), value
 
 
 def _sequence_as_wanted(value: Any, origin: type, wanted: tuple[Any, ...]) -> tuple[bool, Any]:
@@ -47,19 +50,6 @@ def _sequence_as_wanted(value: Any, origin: type, wanted: tuple[Any, ...]) -> tu
     found = [as_wanted(part, wanted[index] if pair else wanted[0]) for index, part in enumerate(value)]
     parts = [part for _, part in found]
     return all(fits for fits, _ in found), tuple(parts) if issubclass(origin, tuple) else parts
-
-
-def is_wanted(part: Any, wanted: Any) -> bool:
-    """Whether an object that was built is one that an annotation allows.
-
-    Example:
-        >>> from torch import nn
-        >>> is_wanted(nn.Identity(), nn.Module | None), is_wanted(nn.Identity(), nn.Conv2d)
-        (True, False)
-    """
-    if get_origin(wanted) in (Union, types.UnionType):
-        return any(is_wanted(part, member) for member in get_args(wanted))
-    return isinstance(wanted, type) and isinstance(part, wanted)
 
 
 def in_words(wanted: Any) -> str:
@@ -75,5 +65,6 @@ def in_words(wanted: Any) -> str:
     if origin is Literal:
         return " or ".join(map(repr, parts))
     if isinstance(origin, type) and issubclass(origin, Sequence):
-        return f"a list of {in_words(parts[0])}"
+        pair = issubclass(origin, tuple) and parts[-1] is not ...
+        return f"a list of {' and '.join(in_words(part) for part in (parts if pair else parts[:1]))}"
     return "None" if wanted is types.NoneType else str(getattr(wanted, "__name__", wanted))

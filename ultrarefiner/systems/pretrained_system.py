@@ -24,12 +24,13 @@ class PretrainedSystem:
         """Write config.json with every setting, and model.safetensors with the weights.
 
         The files are replaced together; a process that is killed while it writes leaves the old ones whole, and a
-        pair that does not belong together is noticed when it is read. Which weights are frozen is not stored.
+        pair that does not belong together is noticed when it is read. What is not stored: which weights are frozen, and
+        their memory format (a model in ``channels_last`` comes back row by row; its answers may differ by rounding).
 
         Args:
             folder: is made if there is none.
-            dtype: of the floating-point weights on the disk, such as `torch.float16` for half the size; None for what
-                they are. Whole numbers stay whole.
+            dtype: of the floating-point weights on the disk: float16 or bfloat16 for half the size, float32, float64;
+                None for what they are. Whole numbers stay whole.
 
         Returns:
             The folder.
@@ -104,7 +105,8 @@ class PretrainedSystem:
                 "from_pretrained, if this version has one."
             )
             raise ValueError(message)
-        with torch.random.fork_rng(devices=[]):  # the weights that are drawn and replaced cost nobody a random number
+        # The weights that are drawn here, and replaced, are drawn on the CPU and cost nobody a random number.
+        with torch.inference_mode(False), torch.device("cpu"), torch.random.fork_rng(devices=[]):
             system = build_system(name, saved.settings, given=parts)
-        fill_strictly(system, saved.tensors, source=str(folder))
-        return cast("System", system.to(device).eval())
+            fill_strictly(system, saved.tensors, source=str(folder))
+            return cast("System", system.to(device).eval())

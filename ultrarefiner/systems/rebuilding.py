@@ -8,7 +8,10 @@ from typing import Any
 from ultrarefiner.checkpoints.settings import first_difference
 from ultrarefiner.systems.describing import below, own_settings
 from ultrarefiner.systems.part_kinds import Kind, kind_named, parameters_of
-from ultrarefiner.systems.plain_values import as_wanted, in_words, is_wanted
+from ultrarefiner.systems.plain_values import as_wanted, in_words
+
+_BUILD_ERRORS = (ArithmeticError, AssertionError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
+"""What constructors raise at numbers that make no sense; what they raise at a missing package passes."""
 
 
 def build_part(described: Any, *, given: Mapping[str, Any] | None = None) -> Any:
@@ -114,7 +117,7 @@ class _Builder:
             )
             raise ValueError(message)
         arguments = {
-            name: self._argument(described[name], wanted[name], below(path, name))
+            name: self._argument(described.get(name), wanted[name], below(path, name))
             for name in wanted
             if name in described or below(path, name) in self.given
         }
@@ -124,12 +127,7 @@ class _Builder:
         value = self.build(described, path)
         if path in self.given:
             return value
-        if isinstance(described, dict):
-            fits = is_wanted(value, wanted)
-        elif _holds_parts(described):
-            fits = all(is_wanted(part, wanted) for part in value)
-        else:
-            fits, value = as_wanted(value, wanted)
+        fits, value = as_wanted(value, wanted)
         if not fits:
             came = described.get("part") if isinstance(described, dict) else described
             message = f"{_place(path)} must be {in_words(wanted)}, but it is {came!r:.100}; save the system again."
@@ -147,7 +145,7 @@ def _called(kind: Kind, arguments: dict[str, Any], path: str) -> Any:
             raise ValueError(message)
     try:
         return kind.build(*bound, **arguments)
-    except ValueError as error:
+    except _BUILD_ERRORS as error:
         message = f"{_place(path)} cannot be built: {error}"
         raise ValueError(message) from error
 
@@ -174,10 +172,6 @@ def _asked_for(described: Mapping[str, Any], path: str) -> ValueError:
         f"weights: from_pretrained(folder, {keyword})."
     )
     return ValueError(message)
-
-
-def _holds_parts(described: Any) -> bool:
-    return isinstance(described, list) and any(isinstance(one, dict) for one in described)
 
 
 def _place(path: str) -> str:

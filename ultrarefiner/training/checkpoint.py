@@ -139,7 +139,9 @@ def _refuse_other_run(saved: Mapping[str, Any], run: Run, path: Path) -> None:
             "another folder, or move the file away."
         )
         raise ValueError(message)
-    different = first_difference(saved["settings"], run.settings)
+    begun = dict(saved["settings"])
+    begun["recipe"] = {**run.recipe.earlier_settings(), **begun.get("recipe", {})}
+    different = first_difference(begun, run.settings)
     if different is None:
         return
     name, before, now = different

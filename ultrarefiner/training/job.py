@@ -170,10 +170,11 @@ def _run(
     with torch.random.fork_rng(devices=generators), StopRequest(active=fabric.world_size == 1) as stop:
         stages = job.recipe.unfreezing.bind(job.recipe.module)
         try:
-            run = job.set_up(fabric, stages)
             mixed_on_cpu = fabric.device.type == "cpu" and job.plan.precision == "bf16-mixed"
-            with hold_folder(fabric, job.folder), quick_convolutions(job.recipe.module, active=mixed_on_cpu):
-                resumed_from = _go_through(run, stop)
+            with quick_convolutions(job.recipe.module, active=mixed_on_cpu):
+                run = job.set_up(fabric, stages)
+                with hold_folder(fabric, job.folder):
+                    resumed_from = _go_through(run, stop)
         finally:
             stages.leave()
     progress = run.progress

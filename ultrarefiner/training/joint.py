@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ from ultrarefiner.training.recipe import (
     dice_of_images,
     refuse_side_logits,
 )
-from ultrarefiner.training.refiner import IMAGE_ENCODER, iou_term, refuse_embeddings
+from ultrarefiner.training.refiner import IMAGE_ENCODER, iou_term, refuse_embeddings, thawing
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +69,8 @@ class JointRecipe(Recipe):
 
     Phase 3 of UltraRefiner (github.com/Autzoko/UltraRefiner).
     """
+
+    YOUNGER: ClassVar[tuple[str, ...]] = ("stored_weight",)
 
     model: UltraRefiner
     _: KW_ONLY
@@ -132,7 +134,8 @@ class JointRecipe(Recipe):
 
     def step(self, batch: Batch, generator: torch.Generator) -> StepResult:
         """Segment, refine, and compare both masks with the truth."""
-        hindrances = {"freeze_image_encoder must be True": not self.freeze_image_encoder}
+        trains = {"freeze_image_encoder must be True": not self.freeze_image_encoder}
+        hindrances = {**trains, **thawing(self.frozen, f"refiner.{IMAGE_ENCODER}")}
         refuse_embeddings(batch, self.augmentation, self.model.refiner, hindrances)
         seen = augmented(self.augmentation, batch, generator)
         images, masks = seen.images, seen.masks

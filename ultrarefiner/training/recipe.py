@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -65,7 +65,13 @@ class Recipe(ABC):
 
     A recipe is a frozen dataclass that derives from this class; its fields are its settings. To train
     something else with the same loop, write one: `CoarseRecipe` is the shortest to read.
+
+    Attributes:
+        YOUNGER: fields that older checkpoints do not have. Their defaults are what was done before there was a choice,
+            so that a run which was begun then goes on.
     """
+
+    YOUNGER: ClassVar[tuple[str, ...]] = ()
 
     @property
     @abstractmethod
@@ -171,6 +177,16 @@ class Recipe(ABC):
             "recipe": type(self).__qualname__,
             **{name: describe(getattr(self, name), f"recipe.{name}") for name in names},
         }
+
+    def earlier_settings(self) -> dict[str, Any]:
+        """What `settings` would have said of the fields in `YOUNGER` before they were there."""
+        fields: Any = {field.name: field for field in dataclasses.fields(self)}  # type: ignore[arg-type] # as above
+        return {name: describe(_default_of(fields[name]), f"recipe.{name}") for name in self.YOUNGER}
+
+
+def _default_of(field: dataclasses.Field[Any]) -> Any:
+    made = field.default_factory
+    return field.default if made is dataclasses.MISSING else made()
 
 
 def full_precision(tensor: Tensor) -> torch.autocast:

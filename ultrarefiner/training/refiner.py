@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -69,6 +69,8 @@ class RefinerRecipe(Recipe):
     Phase 2 of UltraRefiner (github.com/Autzoko/UltraRefiner).
     """
 
+    YOUNGER: ClassVar[tuple[str, ...]] = ("frozen", "gate")
+
     refiner: SAMRefiner
     _: KW_ONLY
     failures: Callable[[Tensor, torch.Generator], Tensor] = field(default_factory=FailureSimulator)
@@ -97,8 +99,10 @@ class RefinerRecipe(Recipe):
     def unfreezing(self) -> Unfreezing:
         """The image encoder never trains, unless it is to; and what ``frozen`` says."""
         never = {} if self.train_image_encoder else {IMAGE_ENCODER: None}
-        inside = "" if self.gate is None else "refiner."
-        return Unfreezing({f"{inside}{name}": start for name, start in {**never, **self.frozen}.items()})
+        starts = {**never, **self.frozen}
+        if self.gate is not None:  # beside which the refiner is a part of the model
+            starts = {f"refiner.{name}" if name else "refiner": start for name, start in starts.items()}
+        return Unfreezing(starts)
 
     def parts(self) -> Mapping[str, nn.Module]:
         """The refiner, as "refiner", and the gate, as "gate"."""
@@ -116,7 +120,8 @@ class RefinerRecipe(Recipe):
 
     def step(self, batch: Batch, generator: torch.Generator) -> StepResult:
         """Damage the masks, if need be, refine them, compare."""
-        hindrances = {"train_image_encoder must be False": self.train_image_encoder}
+        trains = {"train_image_encoder must be False": self.train_image_encoder}
+        hindrances = {**trains, **thawing(self.frozen, IMAGE_ENCODER)}
         refuse_embeddings(batch, self.augmentation, self.refiner, hindrances)
         seen = augmented(self.augmentation, batch, generator)
         images, masks = seen.images, seen.masks
@@ -189,6 +194,21 @@ def refuse_embeddings(
             "without CachedEmbeddings."
         )
         raise ValueError(message)
+
+
+def thawing(frozen: Mapping[str, int | None], part: str) -> dict[str, bool]:
+    """Hindrances for `refuse_embeddings`: names of a part, or inside it, that are to train some day.
+
+    Args:
+        frozen: from which epoch named parts train, None for never.
+        part: the dotted name of the image encoder.
+
+    Example:
+        >>> thawing({"sam.mask_decoder": 1, "sam.image_encoder.neck": 2}, "sam.image_encoder")
+        {"frozen['sam.image_encoder.neck'] must be None": True}
+    """
+    within = {name: start for name, start in frozen.items() if f"{name}.".startswith(f"{part}.")}
+    return {f"frozen[{name!r}] must be None": start is not None for name, start in within.items()}
 
 
 def iou_term(loss: nn.Module, refiner: SAMRefiner, refinement: Refinement, masks: Tensor, images: Tensor) -> Tensor:
