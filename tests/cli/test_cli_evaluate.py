@@ -12,8 +12,9 @@ from saved_systems import tiny_transunet
 
 import ultrarefiner as ur
 from ultrarefiner.cli import main
+from ultrarefiner.cli.evaluate import _counted
 from ultrarefiner.data import BUSI, CaseDataset, ImageFolder, Phantoms, group_folds
-from ultrarefiner.evaluation import evaluate, markdown_table, segmentation_metrics, write_csv
+from ultrarefiner.evaluation import CaseMetrics, evaluate, markdown_table, segmentation_metrics, write_csv
 from ultrarefiner.prediction import segment
 
 QUIET = ["--no-progress", "--panels", "0"]
@@ -164,6 +165,24 @@ def test_images_without_a_lesion_are_counted(
     )
     assert f"{sentence}.\n" in told
     assert sentence in (tmp_path / "table.md").read_text()
+
+
+def test_nothing_of_an_earlier_evaluation_stays(
+    pair: Path, busi: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    out = tmp_path / "measured"
+    words = ["evaluate", "--data", str(busi), "--model", str(pair), "--out=~/measured", "--no-progress"]
+    assert main([*words, "--normal", "--panels", "1"]) == 0
+    assert capsys.readouterr().out.endswith(f"table.md, cases.csv, normal.csv, panels.png in {out}.\n")
+    assert main([*words, "--panels", "0"]) == 0
+    assert capsys.readouterr().out.endswith(f"table.md, cases.csv in {out}.\n")
+    assert sorted(path.name for path in out.iterdir()) == ["cases.csv", "table.md"]
+
+
+def test_names_with_commas_stay_whole(tmp_path: Path) -> None:
+    _counted(('a, "b"',), {"refined": (CaseMetrics(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 7, 0),)}, tmp_path)
+    assert rows(tmp_path, "normal.csv") == [{"name": 'a, "b"', "refined_pixels": "7"}]
 
 
 def test_masks_that_are_there_are_measured(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

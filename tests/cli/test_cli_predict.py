@@ -154,8 +154,9 @@ def test_every_flag_reaches_the_prediction(pair: Path, tmp_path: Path, monkeypat
         assert str(seen[-1][name]).lower() == value
     assert set(seen[0]) == {*changes, "paths", "device"}
     assert seen[0]["out"] == Path("predictions")
-    main(["predict", "~/a", "--model", str(pair), "--device", "cpu"])
+    main(["predict", "~/a", "--model", str(pair), "--device", "cpu", "--out=~/b"])
     assert seen[-1]["paths"] == [Path.home() / "a"]
+    assert seen[-1]["out"] == Path.home() / "b"
     assert seen[-1]["device"] == torch.device("cpu")
 
 

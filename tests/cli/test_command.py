@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import runpy
 import subprocess
 import sys
@@ -108,10 +109,12 @@ def test_a_config_is_what_the_command_runs_with(
     config = ["try", "--config", str(tmp_path / "a.yaml")]
     assert main(config) == 0
     assert main(["try", "three", "--rate", "1e-3", "--no-quick", *config[1:]]) == 0, "flags win wherever they stand"
+    assert main(["try", "--paths", "four", "--paths=five.png", "six"]) == 0, "the flag of words may be given, too"
     assert main(["try", "a b", "--rate=-1", "--quick", "c,[d]", "--", "--e"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "['one', 'two'] 0.25 True",
         "['three'] 0.001 False",
+        "['four', 'five.png', 'six'] 0.5 False",
         "['a b', 'c,[d]', '--e'] -1.0 True",
     ]
 
@@ -141,6 +144,7 @@ def test_words_that_no_command_wants_are_refused(capsys: pytest.CaptureFixture[s
         (["simulate", "image.png"], "image.png"),
         (["download", "--wrong", "1"], "--wrong"),
         (["predict", "a.png", "--device", "abacus"], "device"),
+        (["predict", "a.png", "--config", sys.executable], "--config must be a YAML file of flags, but it is no text"),
         (["unknown"], "invalid choice: 'unknown'"),
         (["train", "unknown"], "invalid choice: 'unknown'"),
         (["train"], "required: COMMAND"),
@@ -220,6 +224,38 @@ def test_what_was_done_in_part_tells_both(monkeypatch: pytest.MonkeyPatch, capsy
     assert main(["try"]) == 3
     told = capsys.readouterr()
     assert (told.out, told.err) == ("2 of 3.\n", "c is broken.\n")
+
+
+def test_names_of_any_bytes_are_taken_and_said(
+    monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    odd = "é\udcff '\"x: [1]"
+
+    def run(paths: list[Path], out: Path = Path("there"), quick: bool = False) -> Outcome:
+        assert paths == [Path(odd), Path("b")]
+        assert out == Path(odd)
+        return Outcome(f"{odd} is done.", (f"{odd} is not.",))
+
+    put_in_place(monkeypatch, run, positional="paths")
+    for name in ("stdout", "stderr"):
+        stream = open(getattr(sys, name).fileno(), "w", encoding="ascii", closefd=False)  # noqa: SIM115
+        monkeypatch.setattr(sys, name, stream)
+    assert main(["try", odd, "b", "--out", odd]) == 0
+    told = capfdbinary.readouterr()
+    assert told.out.startswith(rb"\xe9\udcff")
+    assert told.err.startswith(rb"\xe9\udcff")
+
+
+def test_a_reader_that_has_read_enough_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put_in_place(monkeypatch, lambda: Outcome("a line", ("a failure",), SOME_BROKEN))
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as stream:  # noqa: PTH123 - a number is no path
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert main(["try"]) == SOME_BROKEN
+    assert capsys.readouterr().err == "a failure\n"
 
 
 def test_a_missing_package_is_named_with_what_brings_it(

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ultrarefiner.prediction import find_pictures
-from ultrarefiner.prediction.finding import FoundFile, unique_names
+from ultrarefiner.prediction import find_pictures, read_picture
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -90,42 +89,54 @@ def test_a_locked_folder_is_a_sentence(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_read_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_: object) -> list[str]:
-        raise PermissionError(13, "Permission denied")
+    touch(tmp_path, "a.png", "inner/b.png", "other/c.png")
+    allowed = os.scandir
 
-    monkeypatch.setattr(os, "listdir", refuse)
-    assert "cannot be read (Permission denied); check its permissions" in find_pictures(tmp_path).problems[0][1]
+    def refuse(folder: str) -> object:
+        if Path(folder) in locked:
+            raise PermissionError(13, "Permission denied", str(folder))
+        return allowed(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    locked = {tmp_path / "inner"}
+    found = find_pictures(tmp_path, recursive=True)
+    assert names(found) == ["a", "other/c"], "the rest is searched"
+    sentence = f"the folder {tmp_path / 'inner'} cannot be read (Permission denied); check its permissions"
+    assert found.problems == ((str(tmp_path / "inner"), sentence),)
+    locked = {tmp_path}
+    assert [str(tmp_path)] == [problem for problem, _ in find_pictures(tmp_path).problems]
+
+
+def test_folders_that_are_not_searched_and_empty_ones_are_said(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png", "inner/b.png", "predictions/predictions.csv", "predictions/masks/a.png", ".git/c.png")
+    (tmp_path / "empty").mkdir()
+    found = find_pictures(tmp_path, results=tmp_path / "out")
+    assert found.notes == (
+        "2 folders inside were left out (empty, inner); recursive=True (--recursive) searches them.",
+    )
+    (tmp_path / "out").mkdir()
+    assert find_pictures(tmp_path, results=tmp_path / "out").notes == found.notes
+    found = find_pictures(tmp_path, recursive=True)
+    assert names(found) == ["a", "inner/b"]
+    assert found.notes == ("2 empty folders were left out (empty, out); nothing is in them.",)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    opened = Path.open
+
+    def noted(path: Path, *arguments: object) -> object:
+        assert path.name != "pipe", "this would wait for ever"
+        return opened(path, *arguments)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(Path, "open", noted)
+    assert "1 file without a picture's ending was left out (pipe)" in find_pictures(tmp_path).notes[0]
+    with pytest.raises(ValueError, match=r"pipe must be a file, but it is a pipe, a socket or a device"):
+        read_picture(tmp_path / "pipe")
 
 
 def test_a_file_that_is_given_twice_is_found_once(tmp_path: Path) -> None:
     touch(tmp_path, "a.png", "b.png")
     found = find_pictures([tmp_path / "b.png", tmp_path, str(tmp_path / "x" / ".." / "a.png")])
     assert names(found) == ["b", "a"]
-
-
-def files(*paths: str) -> list[FoundFile]:
-    return [FoundFile(Path(path), Path(path).stem) for path in paths]
-
-
-def test_no_two_files_share_a_name() -> None:
-    given = files("/x/a.png", "/x/a.jpg", "/y/a.jpg", "/z/A.PNG", "/q/a.png")
-    found = unique_names(given, {}, several=())
-    assert found == ["a", "a_jpg", "a_2", "A_png", "a_3"]
-
-
-def test_names_of_an_earlier_run_are_kept() -> None:
-    taken = {Path("/y/a.jpg"): "a"}
-    assert unique_names(files("/x/a.png", "/y/a.jpg"), taken, several=()) == ["a_png", "a"]
-
-
-def test_slices_share_their_names_with_no_picture() -> None:
-    scan, single = files("/x/scan.dcm", "/x/scan_frame001.png")
-    assert unique_names([scan, single], {}, several={scan.path}) == ["scan", "scan_frame001_png"]
-    assert unique_names([single, scan], {}, several={scan.path}) == ["scan_frame001", "scan_dcm"]
-
-
-def test_long_names_fit_a_file_system() -> None:
-    given = files("/x/" + "é" * 120 + ".png", "/x/" + "é" * 121 + ".png")
-    found = unique_names(given, {}, several=())
-    assert len(set(found)) == 2
-    assert max(len(name.encode()) for name in found) < 190

@@ -58,6 +58,18 @@ def test_contours_box_point_and_region_lie_where_they_should() -> None:
     assert np.asarray(picture)[32:212, 12:372].max() == 0
 
 
+def test_points_at_the_same_place_are_both_seen() -> None:
+    plain = drawing()
+    both = Drawing(
+        **{**plain.__dict__, "points": plain.points[:1].expand(2, 2), "labels": torch.tensor([1, 0])}  # type: ignore[index]
+    )
+    picture = draw_panel(both)
+    for colour in (panel.LESION, panel.BACKGROUND):
+        found = where(picture, colour)
+        assert len(found) > 10
+        assert found.mean(0) == pytest.approx([32 + 90, 756 + 180], abs=1.5)
+
+
 def test_empty_masks_say_so() -> None:
     one, other = draw_panel(drawing(masks=False, told=False)), draw_panel(drawing(told=False))
     assert 0 < len(where(one, panel.COARSE)) < len(where(other, panel.COARSE))

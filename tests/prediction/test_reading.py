@@ -33,7 +33,7 @@ def test_twelve_bits_in_sixteen_are_noted_and_stretched_where_wanted(tmp_path: P
         picture = read_picture(path)
         assert picture.image.max().item() == pytest.approx(4095 / 65535)
         assert picture.notes == (
-            "dark: its largest number is 0.062 of what the format can hold; stretch=True divides by it",
+            "dark: its largest number is 0.062 of what the format can hold; stretch=True (--stretch) divides by it",
         )
         wide = read_picture(path, stretch=True)
         assert wide.image[0, 0].tolist() == pytest.approx([0, 2048 / 4095, 1], abs=1e-4)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from ultrarefiner.cli.outcome import FAILED, INTERRUPTED, Outcome
-from ultrarefiner.cli.parsing import command_parser, overview, spelt_out
+from ultrarefiner.cli.parsing import as_given, command_parser, overview, spelt_out
 from ultrarefiner.cli.registry import COMMANDS, Command, asked_for
 
 
@@ -51,27 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refused(
             f"{' '.join(words)} needs the package {package}: pip install 'ultrarefiner[cli]'.", "ultrarefiner "
         )
-    flags = parser.parse_args(spelt_out(given[len(words) :], parser.switches, command.positional))
-    options = {name: value for name, value in vars(flags).items() if name != "config"}
+    try:
+        flags = parser.parse_args(spelt_out(given[len(words) :], parser.switches, command.positional))
+    except UnicodeDecodeError as error:  # nothing else is read here
+        parser.error(f"--config must be a YAML file of flags, but it is no text ({error.reason}).")
+    options = {name: as_given(value) for name, value in vars(flags).items() if name != "config"}
     return _answered(command, command.load(), options)
-
-
-def commands() -> dict[str, Any]:
-    """The functions of all commands by their names, those of a group in a dictionary of their own.
-
-    All are imported here, and need the packages of all; `main` imports the one that was asked for.
-
-    Example:
-        >>> sorted(commands()["train"])
-        ['automedsam', 'autosam', 'coarse', 'correction', 'joint', 'refiner']
-    """
-    found: dict[str, Any] = {}
-    for words, command in COMMANDS.items():
-        place = found
-        for group in words[:-1]:
-            place = place.setdefault(group, {})
-        place[words[-1]] = command.load()
-    return found
 
 
 def _answered(command: Command, function: Callable[..., Any], options: dict[str, Any]) -> int:
@@ -81,7 +67,7 @@ def _answered(command: Command, function: Callable[..., Any], options: dict[str,
     try:
         told = function(**options)
     except KeyboardInterrupt:
-        sys.stderr.write(f"ultrarefiner: stopped{'; the same command goes on from here' * command.goes_on}.\n")
+        _say(sys.stderr, f"ultrarefiner: stopped{'; the same command goes on from here' * command.goes_on}.")
         return INTERRUPTED
     except torch.OutOfMemoryError as error:
         return _refused(f"{error}\nGive a smaller batch_size, or precision bf16-mixed (predict: bf16).")
@@ -92,15 +78,24 @@ def _answered(command: Command, function: Callable[..., Any], options: dict[str,
     except (ValueError, OSError, FloatingPointError) as error:
         return _refused(str(error))
     outcome = told if isinstance(told, Outcome) else Outcome(told)
-    sys.stdout.write(f"{outcome.text}\n")
-    sys.stdout.flush()  # before what standard error says
+    try:
+        _say(sys.stdout, outcome.text)
+    except BrokenPipeError:  # whoever reads has read enough: what was to be done is done
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     for failure in outcome.failures:
-        sys.stderr.write(f"{failure}\n")
+        _say(sys.stderr, failure)
     return outcome.exit_code
 
 
+def _say(stream: Any, sentence: str) -> None:
+    """Write a line at once; names of files may hold what a terminal has no letters for."""
+    letters = stream.encoding or "utf-8"
+    stream.write(f"{sentence}\n".encode(letters, "backslashreplace").decode(letters))
+    stream.flush()
+
+
 def _refused(sentence: str, start: str = "ultrarefiner: ") -> int:
-    sys.stderr.write(f"{start}{sentence}\n")
+    _say(sys.stderr, f"{start}{sentence}")
     return FAILED
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
+import csv
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,9 +17,7 @@ from ultrarefiner.prediction import Predictor
 from ultrarefiner.prediction.segmenting import frame_of
 
 if TYPE_CHECKING:
-    from ultrarefiner.evaluation import CaseMetrics, Evaluation
-
-_LOGGER = logging.getLogger("ultrarefiner")
+    from ultrarefiner.evaluation import CaseMetrics, Evaluation, SegmentationEvaluation
 
 
 def evaluate(
@@ -82,40 +80,41 @@ def evaluate(
         ValueError: flags that do not go together, no true masks, no such fold, or a model that is none.
         OSError: data, model or results cannot be read or written.
     """
+    out = out.expanduser()
     flags = CaseFlags(**options)
     _check(flags, model=model, predictions=predictions, suffix=prediction_suffix, maps=probabilities, normal=normal)
     cases = _in_fold(open_cases(flags, phantoms=phantoms), fold, folds, folds_file, seed)
     empty = _normal_cases(flags) if normal else None
     if predictions is not None:
 
-        def measured(some: Cases) -> Any:
+        def measured(some: Cases, drawn: int) -> Any:
             return measure_masks(
                 some,
-                predictions,
+                predictions.expanduser(),
                 suffix=prediction_suffix,
                 threshold=threshold,
                 maps=probabilities,
-                panels=panels,
+                panels=drawn,
                 progress=progress,
             )
 
-        text = _masks_told(cases, measured, out)
+        text = _masks_told(measured(cases, panels), out)
         if empty is not None:
-            found = measured(empty)
+            found = measured(empty, 0)
             text += _counted(found.names, {"predicted": found.metrics}, out)
         return _kept(text, out)
     opened = open_model(model or DEFAULT_MODEL)
     predictor = Predictor(opened, flips=flips, rounds=rounds, precision=precision, device=open_device(device))
     size = frame_of(opened, frame)
 
-    def compared(some: Cases) -> Evaluation:
+    def compared(some: Cases, drawn: int) -> Evaluation:
         return measure_model(
-            predictor, some, size=size, batch_size=batch_size, threshold=threshold, panels=panels, progress=progress
+            predictor, some, size=size, batch_size=batch_size, threshold=threshold, panels=drawn, progress=progress
         )
 
-    text = _model_told(model or DEFAULT_MODEL, cases, compared, out)
+    text = _model_told(model or DEFAULT_MODEL, compared(cases, panels), out)
     if empty is not None:
-        comparison = compared(empty).comparison
+        comparison = compared(empty, 0).comparison
         text += _counted(comparison.names, {"coarse": comparison.coarse, "refined": comparison.refined}, out)
     return _kept(text, out)
 
@@ -159,38 +158,42 @@ def _normal_cases(flags: CaseFlags) -> Any:
     )
 
 
-def _model_told(model: str, cases: Cases, compared: Callable[[Cases], Evaluation], out: Path) -> str:
+def _model_told(model: str, found: Evaluation, out: Path) -> str:
     from ultrarefiner.evaluation import markdown_table, panel_figure, write_csv
 
-    found = compared(cases)
-    out.mkdir(parents=True, exist_ok=True)
+    _forget_earlier(out)
     write_csv(out / "cases.csv", found.comparison)
     if found.panels:
         panel_figure(found.panels, out / "panels.png")
-    told = f"{model} on {len(cases)} cases. Whether it was trained on them is not known here.\n\n"
+    told = f"{model} on {len(found.comparison.names)} cases. Whether it was trained on them is not known here.\n\n"
     return told + markdown_table(found.comparison)
 
 
-def _masks_told(cases: Cases, measured: Callable[[Cases], Any], out: Path) -> str:
+def _masks_told(found: SegmentationEvaluation, out: Path) -> str:
     from ultrarefiner.evaluation import segmentation_figure, segmentation_table, write_segmentation_csv
 
-    found = measured(cases)
-    out.mkdir(parents=True, exist_ok=True)
+    _forget_earlier(out)
     write_segmentation_csv(out / "cases.csv", found)
     if found.panels:
         segmentation_figure(found.panels, out / "panels.png")
     return segmentation_table({"predictions": found})
 
 
+def _forget_earlier(out: Path) -> None:
+    """Delete what an earlier evaluation wrote and this one may not: it would be taken for this one's."""
+    for name in ("normal.csv", "panels.png"):
+        (out / name).unlink(missing_ok=True)
+
+
 def _counted(names: tuple[str, ...], masks: dict[str, tuple[CaseMetrics, ...]], out: Path) -> str:
     """How many images without a lesion get a mask, and which: ``normal.csv``."""
-    rows = [["name", *(f"{which}_pixels" for which in masks)]]
-    rows += [
-        [name, *(str(metrics[place].prediction_pixels) for metrics in masks.values())]
-        for place, name in enumerate(names)
-    ]
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["name", *(f"{which}_pixels" for which in masks)])
+    for place, name in enumerate(names):
+        writer.writerow([name, *(metrics[place].prediction_pixels for metrics in masks.values())])
     with replaced_file(out / "normal.csv") as file:
-        file.write("".join(f"{','.join(row)}\n" for row in rows).encode())
+        file.write(text.getvalue().encode())
     told = []
     for which, metrics in masks.items():
         some = sum(one.prediction_pixels > 0 for one in metrics)

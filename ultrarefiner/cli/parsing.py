@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
@@ -13,6 +14,9 @@ from ultrarefiner.cli.registry import COMMANDS, GROUPS, Command
 
 _ALONE = frozenset({"help", "print_config", "version"})
 _TRUTHS = frozenset({"true", "false", "yes", "no"})
+# Names of files may hold bytes that are no text, which Python writes as letters that YAML refuses.
+_CARRIED = {0xDC00 + byte: 0x10DC00 + byte for byte in range(0x80, 0x100)}
+_GIVEN = {carried: given for given, carried in _CARRIED.items()}
 
 
 class CommandParser(ArgumentParser):
@@ -97,12 +101,12 @@ def spelt_out(arguments: Sequence[str], switches: set[str], positional: str | No
 
     ``--shard-size 5`` is ``--shard_size=5``; a bare ``--synthetic`` is true and ``--no-progress`` false; words without
     a flag, wherever they stand, are the values of one flag; what follows ``--`` is such words. Files of flags come
-    first, so that flags win over them.
+    first, so that flags win over them. Bytes that are no text become letters, which `as_given` turns back.
 
     Args:
         arguments: after the words that name the command.
         switches: flags that are true or false.
-        positional: the flag of the words without one; None leaves them, to be refused.
+        positional: the flag of the words without one, which takes a single word, too; None leaves them, to be refused.
 
     Example:
         >>> spelt_out(["a.png", "--flips", "b.png", "--no-panels", "--batch-size", "4"], {"flips", "panels"}, "paths")
@@ -110,7 +114,7 @@ def spelt_out(arguments: Sequence[str], switches: set[str], positional: str | No
     """
     flags: list[str] = []
     words: list[str] = []
-    left = list(arguments)
+    left = [argument.translate(_CARRIED) for argument in arguments]
     while left:
         argument = left.pop(0)
         if argument == "--":
@@ -128,11 +132,26 @@ def spelt_out(arguments: Sequence[str], switches: set[str], positional: str | No
             name, equals, value = name.removeprefix("no_"), "=", "false"
         elif not equals and name not in _ALONE and not following.startswith("--"):
             equals, value = "=", left.pop(0)
-        flags.append(f"--{name}{equals}{value}")
+        if name == positional and equals and not value.startswith("["):
+            words.append(value)
+        else:
+            flags.append(f"--{name}{equals}{value}")
     flags.sort(key=lambda flag: not flag.startswith("--config"))
     if positional is None:
         return flags + words
     return [*flags, f"--{positional}=[{', '.join(map(_quoted, words))}]"] if words else flags
+
+
+def as_given(value: Any) -> Any:
+    r"""A flag's value with the bytes of file names as they were given.
+
+    Example:
+        >>> as_given([Path(word) for word in spelt_out(["a\udcff"], set(), None)]) == [Path("a\udcff")]
+        True
+    """
+    if isinstance(value, list):
+        return [as_given(one) for one in value]
+    return type(value)(str(value).translate(_GIVEN)) if isinstance(value, (str, Path)) else value
 
 
 def _quoted(word: str) -> str:

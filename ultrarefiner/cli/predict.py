@@ -72,7 +72,7 @@ def predict(
     report = predict_files(
         open_model(model),
         [path.expanduser() for path in paths],
-        out,
+        out.expanduser(),
         batch_size=batch_size,
         flips=flips,
         rounds=rounds,

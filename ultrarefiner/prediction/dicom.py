@@ -22,6 +22,8 @@ def is_dicom(path: str | Path) -> bool:
         False
     """
     try:
+        if not Path(path).is_file():  # to open a pipe would wait for whoever writes into it
+            return False
         with Path(path).open("rb") as file:
             return file.read(132)[128:] == _MAGIC
     except OSError:

@@ -121,10 +121,11 @@ def predict_files(
     with progress_bar(plan.pictures, "predict", "image", shown=progress) as bar:
         run = PredictionRun(predictor, fit, folder, plan, threshold, colour, stretch, bar.update)
         run.failures[:0] = missing
-        try:
-            run.predict(batch_size)
-        finally:
-            run.finish()
+        with folder.writing():  # what cannot be read is a failure and stops nothing
+            try:
+                run.predict(batch_size)
+            finally:
+                run.finish()
     rows = tuple(run.ordered_rows())
     seconds = time.perf_counter() - started
     return PredictionReport(folder.path, rows, tuple(run.failures), found.notes, len(plan.kept), seconds)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ultrarefiner.data.cases import natural_key
@@ -56,9 +56,10 @@ def find_pictures(
     """The pictures among files and in folders: PNG, JPEG, TIFF, BMP and their like, DICOM, NIfTI.
 
     A file that is given is taken whatever it is called. In a folder, pictures are known by their endings, DICOM also by
-    its first bytes. Left out are hidden files, mask files that stand beside their image ("a_mask.png" and
-    "a_mask_1.png" beside "a.png", as in BUSI), the results of earlier runs (``masks`` and its like beside a
-    ``predictions.csv``), and other files; notes say so. Nothing is opened but what has no known ending.
+    its first bytes. Left out are mask files that stand beside their image ("a_mask.png" and "a_mask_1.png" beside
+    "a.png", as in BUSI), other files, and folders inside that are empty or not to be searched, and notes say so; of
+    hidden files and the results of earlier runs (``masks`` and its like beside a ``predictions.csv``) nothing is said.
+    No file is opened but those without a known ending.
 
     Args:
         given: files and folders, in any mixture.
@@ -78,8 +79,7 @@ def find_pictures(
     """
     files: dict[Path, FoundFile] = {}
     problems: list[tuple[str, str]] = []
-    masks: list[str] = []
-    others: list[str] = []
+    passed = _PassedOver()
     for one in [given] if isinstance(given, (str, Path)) else given:
         path = Path(os.path.abspath(one))  # noqa: PTH100 - links stay what the user called them
         if not path.is_dir():
@@ -88,92 +88,59 @@ def find_pictures(
             else:
                 problems.append((str(one), f"there is no file or folder {one}; check the path"))
             continue
-        try:
-            inside = _in_folder(path, recursive=recursive, results=results, masks=masks, others=others)
-        except OSError as error:
-            problems.append((str(one), f"the folder {one} cannot be read ({error.strerror}); check its permissions"))
-            continue
-        if not inside:
-            problems.append((str(one), _no_picture(path, recursive=recursive)))
+        here = _PassedOver()
+        inside = _in_folder(path, recursive=recursive, results=results, passed=here)
+        problems += here.locked
+        if not inside and not here.locked:
+            problems.append((str(one), _no_picture(path, below=bool(here.unsearched))))
+            here.unsearched.clear()
         for file in inside:
             files.setdefault(file.path, file)
-    notes = (
-        *_note(masks, "mask file", "give it by name to predict it"),
-        *_note(others, "file without a picture's ending", "give it by name to try it"),
-    )
-    return FoundFiles(tuple(files.values()), tuple(problems), notes)
+        passed.add(here)
+    return FoundFiles(tuple(files.values()), tuple(problems), passed.notes())
 
 
-def unique_names(files: Sequence[FoundFile], taken: dict[Path, str], *, several: Collection[Path]) -> list[str]:
-    """A name for each file that no other has, whatever the case of its letters.
+@dataclass
+class _PassedOver:
+    """Names of what a search left out, and folders that may not be read, with a sentence each."""
 
-    A file keeps the name that it had in an earlier run. Of two files "a.png" and "a.jpg" the second becomes "a_jpg",
-    then "a_2" and so on. A file of several pictures, whose results are called "a_slice000" and so on, shares its name's
-    beginning with no other.
+    masks: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    unsearched: list[str] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
+    locked: list[tuple[str, str]] = field(default_factory=list)
 
-    Args:
-        files: those of this run.
-        taken: names given before, by path.
-        several: which files hold several pictures.
+    def add(self, other: _PassedOver) -> None:
+        for names, more in zip(vars(self).values(), vars(other).values(), strict=True):
+            names += more
 
-    Example:
-        >>> paths = [Path("/x/a.png"), Path("/x/A.jpg"), Path("/y/a.jpg")]
-        >>> unique_names([FoundFile(path, path.stem) for path in paths], {}, several=())
-        ['a', 'A_jpg', 'a_2']
-    """
-    used = {name.casefold() for name in taken.values()}
-    wide = {taken[path].casefold() for path in several if path in taken}
-    names = []
-    for file in files:
-        if file.path not in taken:
-            taken[file.path] = next(
-                name for name in _candidates(file) if not _clashes(name.casefold(), used, wide, file.path in several)
-            )
-            used.add(taken[file.path].casefold())
-            if file.path in several:
-                wide.add(taken[file.path].casefold())
-        names.append(taken[file.path])
-    return names
+    def notes(self) -> tuple[str, ...]:
+        told = (
+            (self.masks, "mask file was", "mask files were", "give {} by name to predict {}"),
+            (self.others, "file without a picture's ending was", "files without a picture's ending were",
+             "give {} by name to try {}"),
+            (self.unsearched, "folder inside was", "folders inside were", "recursive=True (--recursive) searches {}"),
+            (self.empty, "empty folder was", "empty folders were", "nothing is in {}"),
+        )  # fmt: skip
+        return tuple(_note(*one) for one in told if one[0])
 
 
-def _candidates(file: FoundFile) -> Iterator[str]:
-    folder, _, last = file.name.rpartition("/")
-    raw = os.fsencode(last)
-    if len(raw) > 180:  # "_slice000.png" and the hidden name while writing must fit in the 255 bytes of a file system
-        last = raw[:160].decode(errors="ignore") + "~"
-    name = f"{folder}/{last}" if folder else last
-    yield name
-    ending = file.path.name[len(stem_of(file.path)) :].strip(".").replace(".", "_").lower()
-    if ending:
-        yield f"{name}_{ending}"
-    number = 2
-    while True:
-        yield f"{name}_{number}"
-        number += 1
-
-
-_PART = re.compile(r"(.+)_(slice|frame)[0-9]+")
-
-
-def _clashes(name: str, used: set[str], wide: set[str], several: bool) -> bool:
-    part = _PART.fullmatch(name)
-    return (
-        name in used
-        or (part is not None and part[1] in wide)
-        or (several and any((of := _PART.fullmatch(one)) is not None and of[1] == name for one in used))
-    )
-
-
-def _in_folder(
-    root: Path, *, recursive: bool, results: str | Path | None, masks: list[str], others: list[str]
-) -> list[FoundFile]:
+def _in_folder(root: Path, *, recursive: bool, results: str | Path | None, passed: _PassedOver) -> list[FoundFile]:
     own = None if results is None else os.path.abspath(results)  # noqa: PTH100 - as above
     found: list[FoundFile] = []
-    os.listdir(root)  # noqa: PTH208 - raises where the folder may not be read, which os.walk passes over
-    for folder, inside, names in os.walk(root):
+
+    def locked(error: OSError) -> None:
+        reason = f"the folder {error.filename} cannot be read ({error.strerror}); check its permissions"
+        passed.locked.append((str(error.filename), reason))
+
+    for folder, inside, names in os.walk(root, onerror=locked):
         place = Path(folder)
         earlier = folder == own or TABLE_NAME in names
         kept = [one for one in inside if not one.startswith(".") and not (earlier and one in RESULT_FOLDERS)]
+        if place != root and not inside and not names:
+            passed.empty.append(place.relative_to(root).as_posix())
+        if not recursive:
+            passed.unsearched += [one for one in sorted(kept, key=natural_key) if not _of_results(place / one, own)]
         inside[:] = sorted(kept, key=natural_key) if recursive else []
         stems = {stem_of(name) for name in names if name.lower().endswith(_ENDINGS)}
         for name in sorted(names, key=natural_key):
@@ -183,26 +150,27 @@ def _in_folder(
             mask = _MASK.fullmatch(stem_of(name))
             if not name.lower().endswith(_ENDINGS) and not is_dicom(path):
                 if not (earlier and name.lower().endswith((".csv", ".json", ".md"))):
-                    others.append(name)
+                    passed.others.append(name)
             elif mask is not None and mask["name"] in stems:
-                masks.append(name)
+                passed.masks.append(name)
             else:
                 found.append(FoundFile(path, (path.relative_to(root).parent / stem_of(name)).as_posix()))
     return found
 
 
-def _no_picture(path: Path, *, recursive: bool) -> str:
-    inside = [] if recursive else [one for one in path.iterdir() if one.is_dir() and not one.name.startswith(".")]
-    more = " It has folders inside: recursive=True (--recursive) searches them." if inside else ""
+def _of_results(folder: Path, own: str | None) -> bool:
+    return str(folder) == own or (folder / TABLE_NAME).is_file()
+
+
+def _no_picture(path: Path, *, below: bool) -> str:
+    more = " It has folders inside: recursive=True (--recursive) searches them." if below else ""
     return (
         f"the folder {path} has no pictures ({', '.join(_ENDINGS)}); give the folder that holds them, or files by name."
         f"{more}"
     )
 
 
-def _note(names: list[str], what: str, remedy: str) -> list[str]:
-    if not names:
-        return []
+def _note(names: list[str], one: str, several: str, remedy: str) -> str:
     shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-    some = f"1 {what} was" if len(names) == 1 else f"{len(names)} {what.replace('file', 'files', 1)} were"
-    return [f"{some} left out ({shown}); {remedy if len(names) == 1 else remedy.replace(' it', ' them')}."]
+    some, them = (one, "it") if len(names) == 1 else (several, "them")
+    return f"{len(names)} {some} left out ({shown}); {remedy.replace('{}', them)}."

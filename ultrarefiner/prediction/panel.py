@@ -151,10 +151,12 @@ def _prompts(pen: ImageDraw.ImageDraw, drawing: Drawing, shown: tuple[int, int])
         x0, y0, x1, y1 = place(drawing.box + 0.5)
         pen.rectangle((min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)), outline=BOX, width=1)
     if drawing.points is not None and drawing.labels is not None:
-        # The lesion's on top.
+        # The lesion's on top and smaller: a background point at the same place, which some rules give, is seen around.
         for label, point in sorted(zip(drawing.labels.tolist(), drawing.points, strict=True), key=lambda one: one[0]):
-            if label >= 0:
-                _marker(pen, place(point + 0.5), LESION if label == 1 else BACKGROUND)
+            if label == 1:
+                _marker(pen, place(point + 0.5), LESION)
+            elif label == 0:
+                _marker(pen, place(point + 0.5), BACKGROUND, radius=8)
 
 
 def _dashed(pen: ImageDraw.ImageDraw, box: Sequence[float], colour: str, *, dash: int = 6) -> None:

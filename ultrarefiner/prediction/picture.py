@@ -126,7 +126,8 @@ def stretched(image: Float[Tensor, "c h w"], *, stretch: bool) -> tuple[Float[Te
         return image / high, (f"divided by its largest number, {high:.2g} of the range",)
     if high < _DARK:
         return image, (
-            f"dark: its largest number is {high:.2g} of what the format can hold; stretch=True divides by it",
+            f"dark: its largest number is {high:.2g} of what the format can hold; stretch=True (--stretch) divides by "
+            "it",
         )
     return image, ()
 

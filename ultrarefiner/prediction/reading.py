@@ -130,6 +130,9 @@ def open_pictures(path: str | Path, *, colour: bool = False, stretch: bool = Fal
     if not path.exists():
         message = f"there is no picture {path}; check the path."
         raise FileNotFoundError(message)
+    if not path.is_file():
+        message = f"{path} must be a file, but it is a pipe, a socket or a device; save the picture to a file."
+        raise ValueError(message)
     kind = kind_of(path)
     if kind == "nifti":
         header = read_header(path)

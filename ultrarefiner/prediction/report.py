@@ -78,7 +78,7 @@ class PredictionReport:
             lines.append(f"The acceptance rule kept the coarse mask of {_kept(self.rows)}.")
         noted = sum(bool(row.note) for row in self.rows)
         if noted:
-            lines.append(f"{_count(noted, 'picture')} with a note, see the last columns of predictions.csv.")
+            lines.append(f"{_count(noted, 'picture')} with a note, in the column note of predictions.csv.")
         return lines
 
 

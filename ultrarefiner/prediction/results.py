@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +58,22 @@ class ResultFolder:
     def failures(self) -> Path:
         """The table of what failed."""
         return self.path / "failures.csv"
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Say where and why results could not be written, of a block that does nothing else with files.
+
+        Raises:
+            OSError: there is no room, no right, or no such place.
+        """
+        try:
+            yield
+        except OSError as error:
+            message = (
+                f"results cannot be written to {self.path} ({error.strerror or error}); make room there, or give "
+                "another folder. What was finished before stays, and the same call goes on from there."
+            )
+            raise OSError(message) from error
 
     def mask_file(self, name: str, *, volume: bool = False) -> str:
         """Where a final mask lies, below the folder."""

@@ -79,6 +79,7 @@ class PredictionFailure:
 
 
 COLUMNS = tuple(field.name for field in fields(PredictionRow))
+_KINDS = get_type_hints(PredictionRow)
 
 
 def read_rows(path: str | Path) -> list[PredictionRow]:
@@ -99,7 +100,11 @@ def read_rows(path: str | Path) -> list[PredictionRow]:
         return []
     text = path.read_bytes().decode(**_TEXT)
     whole = text[: text.rfind("\n") + 1]
-    table = list(csv.reader(io.StringIO(whole, newline="")))
+    try:
+        table = list(csv.reader(io.StringIO(whole, newline="")))
+    except csv.Error as error:
+        message = f"{path} is damaged ({error}); give another folder for the results, or move that file away."
+        raise ValueError(message) from error
     if table and tuple(table[0]) != COLUMNS:
         message = (
             f"{path} is no table of predictions of this version: its columns are {', '.join(table[0][:5])} …; give "
@@ -150,8 +155,7 @@ def _row(line: Sequence[str]) -> PredictionRow:
     if len(line) != len(COLUMNS):
         message = f"a row has {len(COLUMNS)} cells, but this one has {len(line)}."
         raise ValueError(message)
-    kinds = get_type_hints(PredictionRow)
-    return PredictionRow(**{name: _value(cell, kinds[name]) for name, cell in zip(COLUMNS, line, strict=True)})
+    return PredictionRow(**{name: _value(cell, kind) for (name, kind), cell in zip(_KINDS.items(), line, strict=True)})
 
 
 def _value(cell: str, kind: Any) -> Any:

@@ -19,7 +19,7 @@ from ultrarefiner.prediction.reading import open_pictures
 from ultrarefiner.prediction.results import ResultFolder
 from ultrarefiner.prediction.rows import PredictionFailure, PredictionRow, append_rows, write_failures, write_rows
 from ultrarefiner.prediction.segmenting import PredictedMasks, restored
-from ultrarefiner.prediction.telling import described, drawing_of
+from ultrarefiner.prediction.telling import described, drawing_of, why_failed
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,8 @@ class PredictionRun:
 
     def predict(self, batch_size: int) -> None:
         """Predict all that the plan has not taken over."""
+        for row in self.plan.left_over:
+            self.folder.discard(row.name, row.mask_file)
         # What an earlier run left is written in whole lines, for the new ones to follow.
         write_rows(self.folder.table, [*self.plan.others, *self.rows.values()])
         waiting: list[_Waiting] = []
@@ -118,12 +120,22 @@ class PredictionRun:
                 continue
             try:
                 opened = open_pictures(file.path, colour=self.colour, stretch=self.stretch)
-                for index in missing:
-                    if file in self._broken:
-                        break
-                    yield self._waiting(file, index, opened[index])
             except Exception as error:  # a decoder raises whatever a damaged file leads it to
                 self._fail(file, error)
+                continue
+            for index in missing:
+                if self._lost(file):
+                    break
+                try:
+                    waiting = self._waiting(file, index, opened[index])
+                except Exception as error:  # likewise
+                    self._fail(file, error, index)
+                else:
+                    yield waiting
+
+    def _lost(self, file: PlannedFile) -> bool:
+        """Whether nothing more can come of a file: a volume's slices have one mask, frames have their own."""
+        return file.kind == "nifti" and file in self._broken
 
     def _waiting(self, file: PlannedFile, index: int, picture: Picture) -> _Waiting:
         size = picture.size
@@ -132,14 +144,13 @@ class PredictionRun:
         return _Waiting(file, index, kept, size, self.fit.image(picture.image), self.fit.content_size(size))
 
     def _batch(self, waiting: Sequence[_Waiting]) -> None:
-        try:
-            images = torch.stack([one.square for one in waiting])
-            found = self.predictor(images, torch.tensor([one.content for one in waiting]))
-        except (ValueError, RuntimeError) as error:
+        found = self._predicted(waiting)
+        if isinstance(found, Exception):
             # One image may be what the model cannot bear, or all together what the memory cannot.
             if len(waiting) == 1:
-                self._fail(waiting[0].file, error)
-            for one in waiting if len(waiting) > 1 else ():
+                self._fail(waiting[0].file, found, waiting[0].index)
+                return
+            for one in waiting:
                 self._batch([one])
             return
         masks = found.refined_probability.shape[1]
@@ -150,9 +161,21 @@ class PredictionRun:
             )
             raise ValueError(message)
         for index, one in enumerate(waiting):
-            if one.file not in self._broken:
+            if self._lost(one.file):
+                continue
+            try:
                 self._finished(one, found, index)
+            except (MemoryError, RuntimeError) as error:  # a picture may be too large to be drawn at its own size
+                self._fail(one.file, error, one.index)
+            else:
                 self.done(1)
+
+    def _predicted(self, waiting: Sequence[_Waiting]) -> Prediction | Exception:
+        try:
+            images = torch.stack([one.square for one in waiting])
+            return self.predictor(images, torch.tensor([one.content for one in waiting]))
+        except (ValueError, RuntimeError) as error:
+            return error.with_traceback(None)  # which would keep alive what its frames hold
 
     def _finished(self, one: _Waiting, prediction: Prediction, index: int) -> None:
         found = restored(prediction, index, fit=self.fit, size=one.size, threshold=self.threshold)
@@ -185,27 +208,26 @@ class PredictionRun:
         volume.refined[:, :, one.index] = found.mask[0].numpy().T
         volume.rows.append(row)
         if len(volume.rows) == one.file.count:
-            self.folder.write_volume_masks(row.mask_file, volume.coarse, volume.refined, like=one.file.path)
-            self._write(self._volumes.pop(one.file).rows)
+            try:
+                self.folder.write_volume_masks(row.mask_file, volume.coarse, volume.refined, like=one.file.path)
+            except (FileNotFoundError, ValueError) as error:  # the scan went away, or changed, while it was predicted
+                self._fail(one.file, error)
+            else:
+                self._write(self._volumes.pop(one.file).rows)
 
     def _write(self, rows: Sequence[PredictionRow]) -> None:
         append_rows(self.folder.table, rows)
         self.rows.update((row.name, row) for row in rows)
 
-    def _fail(self, file: PlannedFile, error: Exception) -> None:
+    def _fail(self, file: PlannedFile, error: Exception, index: int = 0) -> None:
         """Report a file once, and let nothing of an unfinished volume stay."""
         if file in self._broken:
             return
         self._broken.add(file)
-        told = isinstance(error, (ValueError, OSError, ModuleNotFoundError)) and str(error).strip()
-        reason = str(error) if told else f"{type(error).__name__}: {error}"
-        if isinstance(error, MemoryError):
-            reason = f"{file.path} is too large for this machine's memory; shrink it first"
-        named = reason if str(file.path) in reason or file.path.name in reason else f"{file.path}: {reason}"
         if self._volumes.pop(file, None) is not None or file.kind == "nifti":
-            for index in range(file.count):
-                self.folder.discard(file.picture(index), self.folder.mask_file(file.name, volume=True))
-        self._forget(PredictionFailure(str(file.path), " ".join(named.split())))
+            for number in range(file.count):
+                self.folder.discard(file.picture(number), self.folder.mask_file(file.name, volume=True))
+        self._forget(PredictionFailure(str(file.path), why_failed(file, error, index)))
 
     def _forget(self, failure: PredictionFailure) -> None:
         """Report a failure, and delete what an earlier run wrote of that file as it was then."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from jaxtyping import Bool
 from torch import Tensor
 
@@ -70,6 +71,26 @@ def drawing_of(
         region=found.region[0] if told and found.region is not None else None,
         caption=_caption(row, told=told),
     )
+
+
+def why_failed(file: PlannedFile, error: Exception, index: int) -> str:
+    """A sentence, in one line, on a file that failed.
+
+    Args:
+        file: which.
+        error: what was raised.
+        index: of the picture in the file.
+    """
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in str(error):
+        reason = f"{file.path} is too large for this machine's memory; shrink it first"
+    elif isinstance(error, (ValueError, OSError, ModuleNotFoundError)) and str(error).strip():
+        reason = str(error)
+    else:
+        reason = f"{type(error).__name__}: {error}"
+    named = reason if file.path.name in reason else f"{file.path}: {reason}"
+    if file.kind == "dicom" and file.count > 1:
+        named += f" (the first of its {file.count} frames that failed is number {index}, counted from 0)"
+    return " ".join(named.split())
 
 
 def _caption(row: PredictionRow, *, told: bool) -> tuple[str, ...]:
