@@ -16,7 +16,7 @@ def quick_convolutions(module: nn.Module, *, active: bool) -> Iterator[None]:
     """Let a network's convolutions run as a CPU likes them in bfloat16, as long as the context lasts.
 
     Weights lie with their channels last, and depthwise convolutions leave autocast and run in float32: oneDNN has no
-    fast backward pass for them in bfloat16. On EfficientNet-Lite0 both together halve the time of a step. Weights and
+    fast backward pass for them in bfloat16. It saves most on networks such as EfficientNet. Weights and
     their names stay what they are; only rounding differs. Afterwards every module is as it was. A copy that is made
     meanwhile computes with its own weights.
 
