@@ -1,0 +1,46 @@
+"""What mkdocstrings does to docstrings besides: examples are code, and names of ours are links."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from typing import Any
+
+import griffe
+
+ROOMS = (
+    "checkpoints data evaluation losses networks ops",
+    "prediction prompts refinement sam simulation systems training types",
+)
+HEADING = re.compile(r"^(\s*)Example:$", re.MULTILINE)
+NAME = re.compile(r"(?<![`\[])`([A-Za-z_]+)`(?!`)")
+
+
+def places() -> dict[str, str]:
+    """Where each public name is documented: in its room, or in a file of the same name, which hides it there."""
+    found: dict[str, str] = {}
+    for room in " ".join(ROOMS).split():
+        module = importlib.import_module(f"ultrarefiner.{room}")
+        for name in getattr(module, "__all__", ()):
+            hidden = f"ultrarefiner.{room}.{name}" in sys.modules
+            found[name] = f"ultrarefiner.{room}.{name}.{name}" if hidden else f"ultrarefiner.{room}.{name}"
+    return found
+
+
+class Docstrings(griffe.Extension):
+    """Turn ``Example:`` into the section that griffe shows as code, and `Name` into a link to its page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places = places()
+
+    def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
+        """Each module, class, function and attribute as it is collected."""
+        if obj.docstring is not None:
+            text = HEADING.sub(r"\1Examples:", obj.docstring.value)
+            obj.docstring.value = NAME.sub(lambda found: self._linked(found, obj.name), text)
+
+    def _linked(self, found: re.Match[str], own: str) -> str:
+        place = self.places.get(found[1])
+        return found[0] if place is None or found[1] == own else f"[`{found[1]}`][{place}]"
