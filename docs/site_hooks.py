@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
 import sys
@@ -125,8 +126,9 @@ def command_helps() -> str:
     from ultrarefiner.cli.parsing import command_parser
     from ultrarefiner.cli.registry import COMMANDS
 
+    os.environ["COLUMNS"] = "110"  # wide enough for names of flags
     parts = []
     for words, command in COMMANDS.items():
-        told = command_parser(list(words), command).format_help()
+        told = command_parser(list(words), command).format_help().replace("\b", "")
         parts.append(f"## ultrarefiner {' '.join(words)}\n\n{command.told}\n\n```text\n{told.strip()}\n```\n")
     return "\n".join(parts)
