@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 import ultrarefiner as ur
 from ultrarefiner.checkpoints import read_tensors
+from ultrarefiner.data import CaseDataset
 from ultrarefiner.evaluation import CaseMetrics, Comparison, compare, markdown_table, segmentation_metrics, write_csv
 from ultrarefiner.prediction import segment
 
@@ -45,8 +46,11 @@ class Measured:
         return self.coarse.target_pixels > 0
 
     def kept(self, minimum_iou: float) -> CaseMetrics:
-        """The refined mask, or the coarse one where the acceptance rule keeps that."""
-        return self.refined if self.iou >= minimum_iou or self.coarse.prediction_pixels == 0 else self.coarse
+        """The refined mask, or the coarse one where the acceptance rule keeps that.
+
+        Where SAM was asked nothing its estimate is 0 and both masks are the same.
+        """
+        return self.refined if self.iou >= minimum_iou else self.coarse
 
 
 def main() -> None:
@@ -75,11 +79,7 @@ def measure(args: argparse.Namespace) -> None:
     for fold in args.folds:
         run = args.out / f"fold{fold}" / args.run
         left_out = cases.subset(folds.validation(fold))
-        model = light_pair.assembled(args)
-        path = run / "last.pt"
-        trained_jointly = "coarse" in read_tensors(path)["parts"]
-        coarse = path if trained_jointly else args.out / f"fold{fold}" / "coarse" / "last.pt"
-        light_pair.load_parts(model, path, coarse, unseen=(left_out,))
+        model = model_of_fold(args, fold, left_out)
         rows = []
         for index, case in enumerate(tqdm(left_out, desc=f"fold {fold}", total=len(left_out), disable=None)):
             found = segment(model, case.image)
@@ -87,6 +87,16 @@ def measure(args: argparse.Namespace) -> None:
             rows.append(asdict(Measured(case.name, left_out.groups[index], *both, iou=float(found.iou[0]))))
         (run / "measured.json").write_text(json.dumps(rows))
         print(f"{run / 'measured.json'}: {len(rows)} images")
+
+
+def model_of_fold(args: argparse.Namespace, fold: int, left_out: CaseDataset) -> ur.UltraRefiner:
+    """The whole model of a run, refused if it has seen a case of those that are left out."""
+    model = light_pair.assembled(args)
+    path = args.out / f"fold{fold}" / args.run / "last.pt"
+    trained_jointly = "coarse" in read_tensors(path)["parts"]
+    coarse = path if trained_jointly else args.out / f"fold{fold}" / "coarse" / "last.pt"
+    light_pair.load_parts(model, path, coarse, unseen=(left_out,))
+    return model
 
 
 def read(args: argparse.Namespace, run: str) -> list[Measured]:

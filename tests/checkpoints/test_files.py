@@ -134,3 +134,20 @@ def test_safetensors_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "safetensors", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'ultrarefiner\[weights\]'"):
         read_tensors(tmp_path / "a.safetensors")
+
+
+def test_a_full_disk_is_told_in_a_sentence_and_the_old_file_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "last.pt"
+    write_tensors(path, {"epoch": 3})
+
+    def full(*_: object) -> None:
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match=r"last\.pt could not be written \(PytorchStreamWriter.*; is the disk full\?"):
+        write_tensors(path, {"epoch": 4})
+    monkeypatch.undo()
+    assert read_tensors(path) == {"epoch": 3}
+    assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]

@@ -37,6 +37,11 @@ def test_the_list_says_name_size_licence_and_use_of_every_file(shelf: Path, caps
         assert note == known.note
         assert use.startswith("For ")
     assert "375 MB" in entries[0]
+    told = dict(zip(KNOWN_FILES, entries, strict=True))
+    assert "licence Apache-2.0)" in told["sam_vit_h_4b8939.pth"]
+    assert "this copy's page on Zenodo may name another" in told["medsam_vit_b.pth"]
+    for name in ("R50+ViT-B_16.npz", "ViT-B_16.npz"):
+        assert "of the vision_transformer repository; for the weights none was found" in told[name]
 
 
 def test_a_file_that_is_there_is_checked(shelf: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from saved_systems import tiny_transunet
 
 import ultrarefiner as ur
 from ultrarefiner.checkpoints import write_tensors
@@ -26,19 +25,6 @@ from ultrarefiner.data.images import read_image, read_mask
 from ultrarefiner.prediction import PredictionReport, segment
 
 NO_BAR = "--no-progress"
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A saved pair, of which the coarse masks are neither empty nor full."""
-    with torch.random.fork_rng():
-        torch.manual_seed(5)
-        refiner = ur.SAMRefiner(ur.build_sam("tiny", image_size=64), cropper=ur.ROICropper())
-        model = ur.UltraRefiner(coarse=tiny_transunet(), refiner=refiner, gate=ur.UncertaintyGate(), frame=64).eval()
-        logits = model.coarse(Phantoms(1, size=(64, 64))[0].image[None])
-        with torch.no_grad():
-            [*model.coarse.parameters()][-1].sub_(logits.quantile(0.7))
-    return model.save_pretrained(tmp_path_factory.mktemp("pair"))
 
 
 @pytest.fixture

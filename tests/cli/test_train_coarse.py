@@ -58,6 +58,7 @@ def test_coarse_leaves_all_that_later_phases_need(
     assert "of 3 cases that choose and 3 that train" in told, "a call without --out-of-fold forgets nothing"
     assert "fold 0, 3 cases that neither trained nor chose" in told
     assert "| coarse |" in told
+    assert f"In {run}: pictures test.png and curves.png, every case's numbers in the .csv" in told
     assert "Every case is a group of its own" in told
     assert "Made-up cases" not in told
     assert (run / "predictions.pt").read_bytes() == before
@@ -139,7 +140,11 @@ def test_busi_with_its_normal_images_and_in_all_phases_or_none(
     flags = ["--data", str(tmp_path / "data"), "--folds", "3", *QUICK]
     out = ["--out", str(tmp_path / "out")]
     assert main(["train", "coarse", *out, *flags, *COARSE, "--include-normal", "--out-of-fold", "2"]) == 0
-    assert "fold 0, 3 cases" in capsys.readouterr().out
+    told, run = capsys.readouterr().out, tmp_path / "out" / "coarse_fold0"
+    assert "fold 0, 2 cases that neither trained nor chose" in told
+    assert "fold 0, images without a lesion (Dice is 1 where nothing is drawn, else 0), 1 cases" in told
+    assert "pictures test.png, test_normal.png and curves.png" in told
+    assert [len((run / f"test{end}.csv").read_text().splitlines()) for end in ("", "_normal")] == [3, 2]
     assert sum(name.startswith("normal") for name in Folds.load(tmp_path / "out" / "folds.tsv").assignment) == 3
     assert main(["train", "refiner", *out, *flags, "--sam", "tiny"]) == 1
     assert "folds have 9 names and the data set 6" in capsys.readouterr().err
@@ -158,6 +163,9 @@ def test_busi_with_its_normal_images_and_in_all_phases_or_none(
         ([], "give either data, the folder of a data set, or synthetic"),
         (["--synthetic", "--accelerator", "mps"], "PyTorch finds no Apple GPU"),
         (["--synthetic", "--out-of-fold", "1"], "out_of_fold must be at least 2 folds of the training cases"),
+        (["--synthetic", "--no-pretrained", "--out-of-fold", "50"], "at most 4, the number of their groups, but it is"),
+        (["--synthetic", "--device", "cuda"], "devices must be a number of processes from 1 on, or auto, but it is"),
+        (["--synthetic", "--learning-rate", "-1"], "learning_rate must be a finite number of at least 0, but it is -1"),
         (["--synthetic", "--size", "50"], "size must be a multiple of 32 from 64 on for light, but it is 50; try 64"),
         (
             ["--synthetic", "--backbone", "resnet18"],

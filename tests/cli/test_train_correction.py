@@ -12,10 +12,10 @@ from trained_phases import QUICK, begun, record, shrunk
 
 from ultrarefiner.checkpoints import load_weights, read_tensors
 from ultrarefiner.cli import main
-from ultrarefiner.cli.phase_clicks import answer_of, chosen_rule, click_curve
+from ultrarefiner.cli.phase_clicks import answer_of, chosen_rule, click_curves
 from ultrarefiner.cli.phase_record import PhaseRecord
 from ultrarefiner.cli.train_correction import CorrectionParts
-from ultrarefiner.data import FittedCases, Folds, Phantoms
+from ultrarefiner.data import Batch, FittedCases, Folds, Phantoms
 from ultrarefiner.refinement import WrittenClicks
 from ultrarefiner.systems import CorrectedNetwork
 
@@ -98,6 +98,9 @@ def test_clicks_into_damaged_masks_of_phantoms_with_no_network_at_all(
         (["--after", "joint"], "train correction after joint takes over what train joint leaves in"),
         (["--after", "joint", "--learn-from", "predicted"], "is about the masks of train coarse, but after is 'joint'"),
         (["--clicks", "0"], "clicks must be at least 1, but it is 0"),
+        (["--choosing-clicks", "0"], "choosing_clicks must be at least 1, but it is 0"),
+        (["--failure-preset", "mild"], "failure_preset is of failures, but after is 'coarse'; leave the flag out"),
+        (["--weight-decay", "-1"], "weight_decay must be a finite number of at least 0, but it is -1"),
     ],
 )
 def test_what_is_wrong_is_a_sentence(
@@ -113,16 +116,22 @@ def test_curves_begin_with_the_mask_itself_and_do_not_depend_on_batches() -> Non
     first = answer_of(torch.nn.Conv2d(1, 1, 3, padding=1))
     rule = chosen_rule(first, cases, clicks=1, side=None, radius=10.0, device=CPU)
     assert rule.count in {max(1, round(share * 48**2)) for share in (0.001, 0.002, 0.004, 0.008, 0.016)}
-    scores = {
-        count: click_curve(first, WrittenClicks(count=count, radius=10.0), cases, clicks=1, side=None, device=CPU)[
-            :, -1
-        ].mean()
-        for count in (2, 5, 9, 18, 37)
-    }
-    assert scores[rule.count] == max(scores.values())
+    rules = {str(count): WrittenClicks(count=count, radius=10.0) for count in (2, 5, 9, 18, 37)}
+    curves = click_curves(first, rules, cases, clicks=1, side=None, device=CPU)
+    scores = {name: curve[:, -1].mean() for name, curve in curves.items()}
+    assert scores[str(rule.count)] == max(scores.values())
+    asked: list[int] = []
+
+    def counted(batch: Batch) -> torch.Tensor:
+        asked.append(len(batch.images))
+        return first(batch)
+
     whole, alone = (
-        click_curve(first, rule, cases, clicks=3, side=None, device=CPU, batch_size=size) for size in (5, 1)
+        click_curves(counted, {"a": rule, "b": rule}, cases, clicks=3, side=None, device=CPU, batch_size=size)
+        for size in (5, 1)
     )
-    assert whole.shape == (5, 4)
-    np.testing.assert_allclose(whole, alone, atol=1e-6)
-    assert whole[:, 3].mean() > whole[:, 0].mean()
+    assert asked == [5, 1, 1, 1, 1, 1], "the network is asked once a case, however many corrections there are"
+    np.testing.assert_array_equal(whole["a"], whole["b"])
+    assert whole["a"].shape == (5, 4)
+    np.testing.assert_allclose(whole["a"], alone["a"], atol=1e-6)
+    assert whole["a"][:, 3].mean() > whole["a"][:, 0].mean()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,10 @@ from trained_phases import QUICK, begun, change_record, record, shrunk
 
 from ultrarefiner.checkpoints import read_tensors
 from ultrarefiner.cli import main
-from ultrarefiner.cli.phase_pair import trained_joint
+from ultrarefiner.cli.phase_pair import JointParts, trained_joint
+from ultrarefiner.cli.phase_refiner import RefinerParts
 from ultrarefiner.cli.phase_setting import PhaseSetting
+from ultrarefiner.cli.train_joint import _written
 from ultrarefiner.data import Folds
 from ultrarefiner.systems import UltraRefiner
 
@@ -97,6 +100,8 @@ def test_what_phases_1_and_2_left_decides(
 
     refused("frame is 128, but", "--frame", "128")
     refused("gate is 'none', but", "--gate", "none")
+    refused("gate_bias is of a learned gate that is new, but train refiner had one", "--gate-bias", "1")
+    refused("anchor_weight must be a finite number of at least 0, but it is -1", "--anchor-weight", "-1")
     refused("holds 3 folds of seed 0, but 4 of seed 0 were asked for", "--folds", "4")
     refused("holds 3 folds of seed 0, but 3 of seed 1 were asked for", "--seed", "1")
     refused("with the same out, fold and cases", "--fold", "1")
@@ -147,7 +152,21 @@ def test_a_gate_may_be_new_where_there_was_none(
     monkeypatch.setattr(UltraRefiner, "save_pretrained", refuses)
     assert main(["train", "joint", *command, "--gate", "learned", "--gate-bias", "-1"]) == 0
     assert "was not written: a part is unknown" in caplog.text
-    assert "the whole model" not in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "the whole model" not in told
+    assert f"the model, for ultrarefiner predict --model: {out / 'joint_fold0' / 'best.pt'}" in told
     kept = record(out / "joint_fold0")["parts"]
     assert (kept["gate"], kept["gate_bias"]) == ("learned", -1.0)
     assert any(name.startswith("gate.") for name in read_tensors(out / "joint_fold0" / "best.pt")["model"])
+
+
+def test_a_pair_with_monais_network_is_named_by_its_checkpoint(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    unet = {"network": "unet", "backbone": "", "size": 32, "channels": 1}
+    parts = JointParts(unet, asdict(RefinerParts(sam="tiny", sam_size=64)), "none", 0.0, 0.1, 0.0, 0.0)
+    model, setting = parts.build(frame=64), PhaseSetting(out=tmp_path, synthetic=True)
+    best = tmp_path / "joint" / "best.pt"
+    assert _written(model, parts, setting, best) == f"the model, for ultrarefiner predict --model: {best}"
+    assert "its coarse network is MONAI's" in caplog.text
+    assert not (tmp_path / "joint" / "pretrained").exists()

@@ -101,6 +101,8 @@ def test_the_light_encoder_may_begin_with_the_coarse_networks_backbone(
     coarse = read_tensors(tmp_path / "light" / "coarse" / "best.pt")["model"]
     refiner = read_tensors(tmp_path / "light" / "refiner" / "best.pt")["model"]
     name = "conv_stem.weight"
+    assert main(["train", "refiner", *options, "--sam-size", "64", "--encoder", "random", *frozen]) == 1
+    assert "is of a run that began with encoder 'coarse', but now it is 'random'" in capsys.readouterr().err
     assert torch.equal(coarse[f"network.network.encoder.model.{name}"], refiner[f"sam.image_encoder.backbone.{name}"])
 
 
@@ -113,7 +115,10 @@ def test_the_light_encoder_may_begin_with_the_coarse_networks_backbone(
         (["--sam", "vit_b", "--sam-backbone", "resnet18"], "sam_backbone is of the light SAM, but sam is 'vit_b'"),
         (["--sam", "tiny", "--sam-weights", "medsam.pth"], "give --input-policy medsam"),
         (["--mask-style", "none", "--positive", "none", "--negative", "none", "--no-box"], "must be told something"),
-        (["--share", "1.5"], "share must be in (0, 1), but it is 1.5"),
+        (["--share", "1.5", "--failures", "mixed"], "share must be in (0, 1), but it is 1.5"),
+        (["--share", "0.4"], "share is of mixed failures, but failures are 'simulated'; leave the flag out"),
+        (["--sam", "tiny", "--encoder", "random"], "encoder is of the light SAM, but sam is 'tiny'"),
+        (["--iou-weight", "-1"], "iou_weight must be a finite number of at least 0, but it is -1"),
         (["--sam-backbone", "resnet18"], "at hand for tf_efficientnet_lite0 alone, but sam_backbone is 'resnet18'"),
         (["--encoder", "coarse"], "train refiner with encoder coarse takes over what train coarse leaves"),
         (["--failures", "mixed", "--sam", "tiny"], "needs masks of the training cases in"),

@@ -120,6 +120,7 @@ def write_tensors(path: Location, payload: Mapping[str, Any], *, shared: bool = 
 
     Raises:
         ValueError: the name ends in ".safetensors", which is another format.
+        OSError: the file could not be written, as on a full disk; a file of that name stays as it was.
 
     Example:
         >>> import tempfile
@@ -133,7 +134,11 @@ def write_tensors(path: Location, payload: Mapping[str, Any], *, shared: bool = 
         message = f"path must be a PyTorch file, but it is {path}; name it {path.stem}.pt."
         raise ValueError(message)
     with replaced_file(path, shared=shared) as file:
-        torch.save(dict(payload), file)
+        try:
+            torch.save(dict(payload), file)
+        except RuntimeError as error:  # PyTorch's word for a disk that is full
+            message = f"{path} could not be written ({error}); is the disk full?"
+            raise OSError(message) from error
 
 
 def read_tensors(path: Location) -> dict[str, Any]:

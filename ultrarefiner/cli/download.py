@@ -9,11 +9,12 @@ from ultrarefiner.checkpoints import KNOWN_FILES, KnownFile, cache_folder
 from ultrarefiner.checkpoints import download as fetch
 from ultrarefiner.cli.outcome import DONE, FAILED, SOME_BROKEN, Outcome
 
+# A licence of a repository need not be that of its weights; of SAM the README names it for the model.
 _LICENCES = {
     "sam_vit_": "Apache-2.0",
-    "medsam_": "Apache-2.0 (of MedSAM's repository)",
-    "R50+ViT": "Apache-2.0 (of the vision_transformer repository)",
-    "ViT-": "Apache-2.0 (of the vision_transformer repository)",
+    "medsam_": "Apache-2.0 of MedSAM's repository, as others report it; this copy's page on Zenodo may name another",
+    "R50+ViT": "Apache-2.0 of the vision_transformer repository; for the weights none was found",
+    "ViT-": "Apache-2.0 of the vision_transformer repository; for the weights none was found",
 }
 _FOR = {
     "sam": "--sam_weights of cache and train; ultrarefiner.load_weights(sam, file)",
@@ -30,7 +31,8 @@ def download(
 
     Args:
         names: which files; words without a flag are names, too.
-        list: show all that is known: name, size, licence, what it is, what it is for, and whether it is here.
+        list: show all that is known: name, size, licence as far as one is stated, what it is, what it is for, and
+            whether it is here.
         folder: where to keep them; by default the folder of the environment variable ULTRAREFINER_CACHE, else the
             system's folder for caches.
         progress: show a progress bar.

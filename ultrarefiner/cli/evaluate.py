@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from ultrarefiner.checkpoints.files import replaced_file
 from ultrarefiner.cli.cases import CaseFlags, open_cases
 from ultrarefiner.cli.measured_masks import measure_masks
-from ultrarefiner.cli.measured_model import measure_model
 from ultrarefiner.cli.models import DEFAULT_MODEL, Device, open_device, open_model
 from ultrarefiner.data import BUSI, Cases, Folds, group_folds
 from ultrarefiner.prediction import Predictor
@@ -108,8 +107,10 @@ def evaluate(
     size = frame_of(opened, frame)
 
     def compared(some: Cases, drawn: int) -> Evaluation:
-        return measure_model(
-            predictor, some, size=size, batch_size=batch_size, threshold=threshold, panels=drawn, progress=progress
+        from ultrarefiner.evaluation.evaluate import evaluate_refined
+
+        return evaluate_refined(
+            predictor, some, size=size, batch_size=batch_size, panels=drawn, threshold=threshold, progress=progress
         )
 
     text = _model_told(model or DEFAULT_MODEL, compared(cases, panels), out)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from jsonargparse import ArgumentParser
 
@@ -13,7 +13,7 @@ from ultrarefiner.cli.outcome import EXIT_CODES
 from ultrarefiner.cli.registry import COMMANDS, GROUPS, Command
 
 _ALONE = frozenset({"help", "print_config", "version"})
-_TRUTHS = frozenset({"true", "false", "yes", "no"})
+_TRUTHS = frozenset({"true", "false", "yes", "no", "null"})
 # Names of files may hold bytes that are no text, which Python writes as letters that YAML refuses.
 _CARRIED = {0xDC00 + byte: 0x10DC00 + byte for byte in range(0x80, 0x100)}
 _GIVEN = {carried: given for given, carried in _CARRIED.items()}
@@ -68,7 +68,9 @@ def command_parser(words: Sequence[str], command: Command) -> CommandParser:
     parser.add_argument(
         "--config", action="config", help="a YAML file of flags, as --print_config writes it; flags win over it."
     )
-    parser.add_function_arguments(command.load(), as_group=False, as_positional=False)
+    function = command.load()
+    parser.add_function_arguments(function, as_group=False, as_positional=False)
+    parser.switches.update(name for name, kind in get_type_hints(function).items() if kind == bool | None)
     return parser
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ultrarefiner.data import Batch, collate
+from ultrarefiner.data.progress import progress_bar
 from ultrarefiner.ops.logits import finite_logit
 from ultrarefiner.refinement import ClickCorrection, WrittenClicks
 from ultrarefiner.systems import UltraRefiner
 from ultrarefiner.systems.click_correction import on_raster
 from ultrarefiner.systems.one_mask import one_mask_logits
 from ultrarefiner.training import dice_of_images, simulate_corrections
+from ultrarefiner.training.recipe import inside_content
 
 LARGEST_LOGIT = 4.0
 """Of masks that no network made: about as sure as one."""
@@ -46,48 +48,66 @@ def answer_of(network: nn.Module | None) -> FirstAnswer:
 
 
 @torch.no_grad()
-def click_curve(
+def click_curves(
     first: FirstAnswer,
-    correction: ClickCorrection,
+    corrections: Mapping[str, ClickCorrection],
     cases: Any,
     *,
     clicks: int,
     side: int | None,
     device: torch.device,
     batch_size: int = 8,
-) -> NDArray[np.float64]:
+    progress: bool = False,
+) -> dict[str, NDArray[np.float64]]:
     """Dice of every case (rows) after 0, 1, 2 … clicks (columns), each in the middle of the largest error then.
+
+    Each case is read once, and the network is asked once; each correction then gets clicks of its own.
 
     Args:
         first: what is to be corrected.
-        correction: on the device.
+        corrections: by name, on the device.
         cases: fitted ones; nothing beside their content is clicked.
         clicks: how many.
-        side: the longest side of the raster on which the correction works; None for the frame.
+        side: the longest side of the raster on which the corrections work; None for the frame.
         device: where all is computed.
         batch_size: images at once.
+        progress: show a progress bar on a terminal.
+
+    Returns:
+        Of each correction, by its name.
 
     Example:
         >>> from ultrarefiner.data import FittedCases, Phantoms
         >>> cases, first = FittedCases(Phantoms(2), 32), answer_of(nn.Conv2d(1, 1, 3, padding=1))
-        >>> click_curve(first, WrittenClicks(), cases, clicks=2, side=None, device=torch.device("cpu")).shape
+        >>> rules = {"rule": WrittenClicks()}
+        >>> click_curves(first, rules, cases, clicks=2, side=None, device=torch.device("cpu"))["rule"].shape
         (2, 3)
     """
-    rows = []
-    for start in range(0, len(cases), batch_size):
-        batch = collate([cases[index] for index in range(start, min(start + batch_size, len(cases)))])
-        batch = _moved(batch, device)
-        inside = _inside(batch)
-        logits = on_raster(first(batch), batch.masks.shape[-2:]).masked_fill(~inside, _NOTHING)
-        answers = simulate_corrections(
-            logits, batch.masks, clicks=clicks, correction=correction, correction_side=side, inside=inside
-        )
-        rows.append(torch.stack([dice_of_images(one.logits.sigmoid(), batch.masks) for one in answers], 1).cpu())
-    return torch.cat(rows).double().numpy()
+    rows: dict[str, list[Tensor]] = {name: [] for name in corrections}
+    with progress_bar(len(cases), "click", "case", shown=progress) as bar:
+        for start in range(0, len(cases), batch_size):
+            batch = collate([cases[index] for index in range(start, min(start + batch_size, len(cases)))])
+            batch = _moved(batch, device)
+            inside = inside_content(batch.content_sizes, batch.images.shape[-2:])
+            logits = on_raster(first(batch), batch.masks.shape[-2:]).masked_fill(~inside, _NOTHING)
+            how: dict[str, Any] = {"clicks": clicks, "correction_side": side, "inside": inside}
+            for name, correction in corrections.items():
+                answers = simulate_corrections(logits, batch.masks, correction=correction, **how)
+                scores = [dice_of_images(one.logits.sigmoid(), batch.masks) for one in answers]
+                rows[name].append(torch.stack(scores, 1).cpu())
+            bar.update(len(batch.images))
+    return {name: torch.cat(found).double().numpy() for name, found in rows.items()}
 
 
 def chosen_rule(
-    first: FirstAnswer, cases: Any, *, clicks: int, side: int | None, radius: float, device: torch.device
+    first: FirstAnswer,
+    cases: Any,
+    *,
+    clicks: int,
+    side: int | None,
+    radius: float,
+    device: torch.device,
+    progress: bool = False,
 ) -> WrittenClicks:
     """The rule that writes each click into its neighbours, as many as are best for the cases that choose.
 
@@ -95,14 +115,16 @@ def chosen_rule(
         first: what is to be corrected.
         cases: that choose.
         clicks: after which it is judged.
-        side: see `click_curve`.
+        side: see `click_curves`.
         radius: of the rule, in pixels of that raster.
         device: where all is computed.
+        progress: show a progress bar on a terminal.
     """
     raster = cases[0].mask.shape[-1] if side is None else side
-    rules = [WrittenClicks(count=max(1, round(share * raster**2)), radius=radius) for share in _SHARES]
-    scores = [click_curve(first, rule, cases, clicks=clicks, side=side, device=device)[:, -1].mean() for rule in rules]
-    return rules[int(np.argmax(scores))]
+    counts = sorted({max(1, round(share * raster**2)) for share in _SHARES})
+    rules = {str(count): WrittenClicks(count=count, radius=radius) for count in counts}
+    curves = click_curves(first, rules, cases, clicks=clicks, side=side, device=device, progress=progress)
+    return rules[max(curves, key=lambda name: float(curves[name][:, -1].mean()))]
 
 
 def _moved(batch: Batch, device: torch.device) -> Batch:
@@ -113,11 +135,3 @@ def _moved(batch: Batch, device: torch.device) -> Batch:
         content_sizes=batch.content_sizes.to(device),
         coarse_probability=None if coarse is None else coarse.to(device),
     )
-
-
-def _inside(batch: Batch) -> Tensor:
-    """Which pixels of the frame are no padding, (b, 1, h, w)."""
-    height, width = batch.images.shape[-2:]
-    rows = torch.arange(height, device=batch.images.device) < batch.content_sizes[:, :1]
-    columns = torch.arange(width, device=batch.images.device) < batch.content_sizes[:, 1:]
-    return rows[:, None, :, None] & columns[:, None, None, :]

@@ -41,17 +41,28 @@ class JointParts:
     accept_iou: float
     accept_agreement: float
 
-    def build(self, *, frame: int) -> UltraRefiner:
-        """The model with random weights."""
+    def join(self, coarse: AtSize, refiner: SAMRefiner, gate: nn.Module | None, *, frame: int) -> UltraRefiner:
+        """The model of parts that are there.
+
+        Args:
+            coarse: the network.
+            refiner: behind it.
+            gate: of phase 2; None for the one that phase 3 adds, if any.
+            frame: side of the square that images are fitted to.
+        """
         return joined(
-            CoarseNetwork(**self.coarse).build(),
-            RefinerParts(**self.refiner).build(),
-            built_gate(self.gate, bias=self.gate_bias),
+            coarse,
+            refiner,
+            built_gate(self.gate, bias=self.gate_bias) if gate is None else gate,
             frame=frame,
             gradient_scale=self.gradient_scale,
             accept_iou=self.accept_iou,
             accept_agreement=self.accept_agreement,
         )
+
+    def build(self, *, frame: int) -> UltraRefiner:
+        """The model with random weights."""
+        return self.join(CoarseNetwork(**self.coarse).build(), RefinerParts(**self.refiner).build(), None, frame=frame)
 
 
 def trained_coarse(setting: PhaseSetting, split: Split, *, by: str) -> tuple[AtSize, PhaseRecord]:
@@ -88,9 +99,7 @@ def trained_refiner(
     parts = record.built(RefinerParts, folder)
     _refuse_other_coarse(record, earlier_phase(setting, "coarse", by=by), folder)
     refiner, gate = parts.build(), parts.build_gate()
-    load_refiner(refiner, folder / BEST, unseen=unseen(split))
-    if gate is not None:
-        load_gate(gate, folder / BEST, unseen=unseen(split))
+    load_refined(refiner, gate, folder / BEST, unseen=unseen(split))
     return refiner, gate, parts, record
 
 
@@ -120,9 +129,21 @@ def load_joint(model: UltraRefiner, path: Path, *, unseen: tuple[Any, ...]) -> N
         unseen: data sets that no phase may have been trained on.
     """
     load_coarse(model.coarse, path, unseen=unseen)
-    load_refiner(model.refiner, path, unseen=unseen)
-    if model.gate is not None:
-        load_gate(model.gate, path, unseen=unseen)
+    load_refined(model.refiner, model.gate, path, unseen=unseen)
+
+
+def load_refined(refiner: SAMRefiner, gate: nn.Module | None, path: Path, *, unseen: tuple[Any, ...]) -> None:
+    """Load refiner and gate of phase 2 or 3.
+
+    Args:
+        refiner: built as it was for training.
+        gate: likewise, if there is one.
+        path: of the checkpoint.
+        unseen: data sets that no phase may have been trained on.
+    """
+    load_refiner(refiner, path, unseen=unseen)
+    if gate is not None:
+        load_gate(gate, path, unseen=unseen)
 
 
 def _refuse_other_coarse(refiner: PhaseRecord, coarse: PhaseRecord, folder: Path) -> None:

@@ -79,7 +79,7 @@ class PhaseRecord:
             folder: of the run, for the complaint.
 
         Raises:
-            ValueError: there are others.
+            ValueError: there are others, or of the wrong kind.
         """
         wanted = {field.name for field in fields(kind)}  # type: ignore[arg-type]  # all kinds are dataclasses
         if set(self.parts) != wanted:
@@ -88,7 +88,11 @@ class PhaseRecord:
                 f"{', '.join(sorted(self.parts))}; train that phase once more, which writes it."
             )
             raise ValueError(message)
-        return kind(**self.parts)
+        try:
+            return kind(**self.parts)
+        except TypeError as error:
+            message = f"{folder / FILE} has parts of the wrong kind ({error}); train that phase once more."
+            raise ValueError(message) from error
 
 
 def earlier_phase(setting: PhaseSetting, phase: str, *, by: str) -> PhaseRecord:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from ultrarefiner.checkpoints.files import replaced_file
-from ultrarefiner.cli.phase_setting import PhaseSetting
+from ultrarefiner.cli.phase_setting import NO_LESION, PhaseSetting
 from ultrarefiner.cli.split import Split
 from ultrarefiner.systems import UltraRefiner
 from ultrarefiner.training import TrainingResult
@@ -98,22 +98,56 @@ def pair_tables(
     return reported(setting, split, name, measured)
 
 
-def reported(setting: PhaseSetting, split: Split, name: str, measured: Callable[[Any, str], str]) -> str:
+def reported(
+    setting: PhaseSetting,
+    split: Split,
+    name: str,
+    measured: Callable[[Any, str], str],
+    *,
+    lesions_only: bool = False,
+) -> str:
     """Tables of every set that is reported, kept as ``test.md``.
+
+    Images without a lesion have a table of their own: a mean over both would flatter whoever draws little.
 
     Args:
         setting: of the command.
         split: its cases.
         name: of the run.
         measured: called with the cases of a set and where its files begin; returns a table.
+        lesions_only: leave images without a lesion out.
+
+    Returns:
+        The tables, and where the files are.
     """
-    folder, told = setting.run_folder(name), []
-    for which, cases in split.tests.items():
-        stem = str(folder / (f"test_{which}" if len(split.tests) > 1 else "test"))
-        told.append(f"{which}, {len(cases)} cases that neither trained nor chose.\n\n{measured(cases, stem)}")
+    folder, told, pictures = setting.run_folder(name), [], []
+    for end, which, cases in _sets(split, lesions_only=lesions_only):
+        table = measured(cases, str(folder / f"test{end}"))
+        told.append(f"{which}, {len(cases)} cases that neither trained nor chose.\n\n{table}")
+        pictures.append(f"test{end}.png")
     if split.note:
         told.append(f"{split.note}\n")
     text = "\n".join(told)
     with replaced_file(folder / "test.md") as file:
         file.write(text.encode())
-    return f"{text}{_MADE_UP if setting.synthetic else ''}"
+    drawn = f"pictures {', '.join(pictures)} and curves.png"
+    files = f"In {folder}: {drawn}, every case's numbers in the .csv of the same name."
+    return f"{text}\n{files}{_MADE_UP if setting.synthetic else ''}"
+
+
+def _sets(split: Split, *, lesions_only: bool) -> list[tuple[str, str, Any]]:
+    """Of every set that is reported the end of its files' names, its title, and its cases."""
+    found: list[tuple[str, str, Any]] = []
+    for which, cases in split.tests.items():
+        end = f"_{which}" if len(split.tests) > 1 else ""
+        labels = dict(zip(cases.names, cases.labels, strict=True))
+        normal = [name for name, label in labels.items() if label == NO_LESION]
+        lesions = [name for name, label in labels.items() if label != NO_LESION]
+        if not normal or not lesions:
+            found.append((end, which, cases))
+            continue
+        found.append((end, which, cases.subset(lesions)))
+        if not lesions_only:
+            title = f"{which}, images without a lesion (Dice is 1 where nothing is drawn, else 0)"
+            found.append((f"{end}_normal", title, cases.subset(normal)))
+    return found

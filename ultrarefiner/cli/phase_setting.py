@@ -8,6 +8,7 @@ from typing import Any, Literal, cast
 import torch
 
 from ultrarefiner.cli.frozen_sam import SAMFlags
+from ultrarefiner.cli.phase_flags import refuse_devices, refuse_no_folder
 from ultrarefiner.cli.setting import RunFlags
 from ultrarefiner.cli.split import Split
 from ultrarefiner.data import BUSI, Augmentation, FittedCases
@@ -27,25 +28,21 @@ class PhaseSetting(RunFlags):
         include_normal: BUSI's normal images, which have no lesion, are cases, too; in all phases or in none.
 
     Raises:
-        ValueError: flags that do not go together, no masks, or no such device.
+        ValueError: flags that do not go together, no masks, no such device or no number of them, or out takes no files.
     """
 
     include_normal: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _ = self._machine
+        refuse_no_folder(self.out)
+        refuse_devices(self.devices, on_cpu=self.device().type == "cpu")
         if not self.has_masks:
             message = "boxes are for automedsam: this phase learns from masks; leave boxes out, or train automedsam."
             raise ValueError(message)
         if self.include_normal and (self.synthetic or self.dataset != "busi"):
             message = "include_normal is about BUSI's normal images; leave it out, other sets are taken whole."
             raise ValueError(message)
-
-    @property
-    def _machine(self) -> SAMFlags:
-        """Checks that there is such a device."""
-        return SAMFlags(accelerator=self.accelerator)
 
     def open(self) -> Any:
         """The cases, with BUSI's normal images if they are asked for."""
@@ -54,8 +51,12 @@ class PhaseSetting(RunFlags):
         return super().open()
 
     def device(self) -> torch.device:
-        """Where this process computes outside of the loop."""
-        return self._machine.device()
+        """Where this process computes outside of the loop.
+
+        Raises:
+            ValueError: there is no such device.
+        """
+        return SAMFlags(accelerator=self.accelerator).device()
 
     def cases(self) -> dict[str, Any]:
         """What must be the same in all phases, as plain values."""

@@ -9,10 +9,12 @@ from typing import Any
 
 import torch
 
+from ultrarefiner.cli.phase_flags import refuse_negative
 from ultrarefiner.cli.phase_network import NUMBERS, CoarseNetwork, NetworkName
 from ultrarefiner.cli.phase_record import PhaseRecord
 from ultrarefiner.cli.phase_report import coarse_tables, told_run
 from ultrarefiner.cli.phase_setting import Augment, PhaseSetting, augmentation, unseen
+from ultrarefiner.cli.phase_start import same_start
 from ultrarefiner.cli.setting import is_first_process
 from ultrarefiner.cli.split import Split, kept_folds
 from ultrarefiner.data import CoarsePredictions, FittedCases
@@ -70,11 +72,12 @@ def coarse(
     """
     numbers = NUMBERS[network]
     setting = PhaseSetting(epochs=numbers.epochs if epochs is None else epochs, **options)
-    if out_of_fold is not None and out_of_fold < 2:
-        message = f"out_of_fold must be at least 2 folds of the training cases, but it is {out_of_fold}."
-        raise ValueError(message)
+    refuse_negative(learning_rate=learning_rate, weight_decay=weight_decay)
     split = setting.split()
     parts = CoarseNetwork.named(network, backbone=backbone, size=size, channels=split.training[0].image.shape[0])
+    parts.refuse_weights(weights, pretrained=pretrained)
+    _refuse_folds(out_of_fold, split)
+    begins = {"weights": None if weights is None else weights.name, "pretrained": network == "light" and pretrained}
     changes: dict[str, Any] = {
         "learning_rate": numbers.learning_rate if learning_rate is None else learning_rate,
         "weight_decay": weight_decay,
@@ -91,6 +94,7 @@ def coarse(
         parts,
         setting,
         split,
+        begins=begins,
         frame=parts.size if frame is None else frame,
         loop={**numbers.loop, "batch_size": numbers.batch_size if batch_size is None else batch_size},
         out_of_fold=out_of_fold,
@@ -104,6 +108,7 @@ def _run(
     setting: PhaseSetting,
     split: Split,
     *,
+    begins: dict[str, Any],
     frame: int,
     loop: dict[str, Any],
     out_of_fold: int | None,
@@ -112,16 +117,16 @@ def _run(
     """Train, predict, keep, load the best, measure it on what is reported."""
     first = recipe(0)
     training, validation = setting.fitted(split, frame)
+    same_start(setting.run_folder(RUN), **begins)
     result = setting.train(first, training, validation, name=RUN, **loop)
     inside = None
     if out_of_fold is not None:
-        folder = setting.run_folder(RUN) / "out_of_fold"
         inside = predict_out_of_fold(
             lambda fold: recipe(1 + fold),
             training,
-            kept_folds(split.training, folder, folds=out_of_fold, seed=setting.seed),
+            kept_folds(split.training, _inner_folder(setting), folds=out_of_fold, seed=setting.seed),
             validation=validation,
-            folder=folder,
+            folder=_inner_folder(setting),
             **setting.loop_options(),
             **loop,
         )
@@ -133,6 +138,21 @@ def _run(
     PhaseRecord(RUN, frame, setting.cases(), asdict(parts)).write(setting.run_folder(RUN))
     table = coarse_tables(first.network, setting, split, frame=frame, batch_size=loop["batch_size"], measures=measures)
     return f"{told_run(result, setting)}\n{kept}\n\n{table}"
+
+
+def _inner_folder(setting: PhaseSetting) -> Path:
+    return setting.run_folder(RUN) / "out_of_fold"
+
+
+def _refuse_folds(count: int | None, split: Split) -> None:
+    """Raise before hours of training if the training cases have too few groups for as many folds."""
+    groups = len(set(split.training.groups))
+    if count is not None and not 2 <= count <= groups:
+        message = (
+            f"out_of_fold must be at least 2 folds of the training cases and at most {groups}, the number of their "
+            f"groups, but it is {count}."
+        )
+        raise ValueError(message)
 
 
 def stored_predictions(setting: PhaseSetting) -> CoarsePredictions | None:
@@ -155,7 +175,7 @@ def _store(
 ) -> str:
     """Keep the masks of the cases that choose, and those of training cases that are there; what is kept, in words."""
     path = setting.run_folder(RUN) / PREDICTIONS
-    earlier = path.parent / "out_of_fold" / PREDICTIONS
+    earlier = _inner_folder(setting) / PREDICTIONS
     if inside is None and earlier.exists():
         inside = CoarsePredictions.load(earlier)
     names = (*validation.names, *(() if inside is None else inside.names))

@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import nn
 
 from ultrarefiner.checkpoints import read_tensors, write_tensors
-from ultrarefiner.checkpoints.files import replaced_file
-from ultrarefiner.cli.phase_clicks import LARGEST_LOGIT, answer_of, chosen_rule, click_curve
+from ultrarefiner.cli.phase_click_report import ClickReport
+from ultrarefiner.cli.phase_clicks import LARGEST_LOGIT
+from ultrarefiner.cli.phase_flags import refuse_idle, refuse_negative
 from ultrarefiner.cli.phase_masks import TrainingMasks, with_lesions
 from ultrarefiner.cli.phase_pair import trained_coarse, trained_joint, trained_refiner
 from ultrarefiner.cli.phase_record import PhaseRecord, refuse_told
 from ultrarefiner.cli.phase_refiner import joined
-from ultrarefiner.cli.phase_report import reported, told_run
+from ultrarefiner.cli.phase_report import told_run
 from ultrarefiner.cli.phase_setting import Augment, PhaseSetting, augmentation
 from ultrarefiner.cli.setting import is_first_process
 from ultrarefiner.cli.split import Split
@@ -99,12 +99,8 @@ def correction(
         The results on what is reported.
     """
     setting = PhaseSetting(epochs=epochs, **options)
-    if clicks < 1:
-        message = f"clicks must be at least 1, but it is {clicks}."
-        raise ValueError(message)
-    if learn_from == "predicted" and after != "coarse":
-        message = f"learn_from predicted is about the masks of train coarse, but after is {after!r}; leave it out."
-        raise ValueError(message)
+    _refuse_wrong(after, learn_from, clicks=clicks, choosing_clicks=choosing_clicks, preset=failure_preset)
+    refuse_negative(learning_rate=learning_rate, weight_decay=weight_decay)
     split = setting.split()
     network, behind = _network(after, setting, split)
     if behind is not None:
@@ -131,22 +127,67 @@ def correction(
         clicks=choosing_clicks,
     )
     masks = TrainingMasks("predicted" if learn_from == "predicted" else "simulated", 0.5, failure_preset, frame)
-    return _run(recipe, parts, network, masks, setting, split, frame=frame, batch_size=batch_size, clicks=clicks)
+    sets = _sets(network, masks, setting, split, frame)
+
+    def shown(cases: Any) -> Any:
+        fitted = FittedCases(cases, frame, keep_in_memory=False)
+        return fitted if network is not None else _damaged(fitted, masks, setting, times=2)
+
+    report = ClickReport(
+        network=network,
+        correction=recipe.correction,
+        shown=shown,
+        side=side,
+        clicks=clicks,
+        choosing_clicks=choosing_clicks,
+        batch_size=batch_size,
+    )
+    return _run(recipe, parts, report, setting, split, sets=sets, frame=frame)
+
+
+def _refuse_wrong(after: str, learn_from: str, *, clicks: int, choosing_clicks: int, preset: str) -> None:
+    """Raise if a flag is out of range, or has no effect beside the others."""
+    for name, number in (("clicks", clicks), ("choosing_clicks", choosing_clicks)):
+        if number < 1:
+            message = f"{name} must be at least 1, but it is {number}."
+            raise ValueError(message)
+    but = f"but after is {after!r}"
+    refuse_idle(
+        {
+            f"learn_from predicted is about the masks of train coarse, {but}": learn_from == "predicted"
+            and after != "coarse",
+            f"failure_preset is of failures, {but}": after != "failures" and preset != "default",
+        }
+    )
 
 
 def _run(
     recipe: ImageCorrectionRecipe,
     parts: CorrectionParts,
-    network: nn.Module | None,
-    masks: TrainingMasks,
+    report: ClickReport,
     setting: PhaseSetting,
     split: Split,
     *,
+    sets: tuple[Any, Any, int],
     frame: int,
-    batch_size: int,
-    clicks: int,
 ) -> str:
     """Train, load the best, measure it over clicks."""
+    dataset, chooses, size = sets
+    result = setting.train(recipe, dataset, chooses, name=RUN, batch_size=report.batch_size, epoch_size=size)
+    if not is_first_process():
+        return ""
+    recipe.module.load_state_dict(read_tensors(result.best)["model"])
+    folder = setting.run_folder(RUN)
+    write_tensors(folder / "correction.pt", {"model": recipe.correction.state_dict()})
+    PhaseRecord(RUN, frame, setting.cases(), asdict(parts)).write(folder)
+    table = report.tables(setting, split, RUN)
+    return f"{told_run(result, setting)}\nthe correction alone: {folder / 'correction.pt'}\n\n{table}"
+
+
+def _sets(
+    network: nn.Module | None, masks: TrainingMasks, setting: PhaseSetting, split: Split, frame: int
+) -> tuple[Any, Any, int]:
+    """What trains, what chooses, and how many cases an epoch has."""
     training, validation = setting.fitted(split, frame)
     dataset: Any = training
     chooses: Any = validation
@@ -154,60 +195,7 @@ def _run(
         dataset, chooses = masks.sets(training, validation, setting, by=_BY)
     elif network is None:
         dataset, chooses = _damaged(training, masks, setting), _damaged(validation, masks, setting, times=2)
-    size = min(len(training), len(dataset))
-    result = setting.train(recipe, dataset, chooses, name=RUN, batch_size=batch_size, epoch_size=size)
-    if not is_first_process():
-        return ""
-    recipe.module.load_state_dict(read_tensors(result.best)["model"])
-    folder = setting.run_folder(RUN)
-    write_tensors(folder / "correction.pt", {"model": recipe.correction.state_dict()})
-    PhaseRecord(RUN, frame, setting.cases(), asdict(parts)).write(folder)
-    table = _tables(recipe, parts, network, masks, setting, split, frame=frame, clicks=clicks, batch_size=batch_size)
-    return f"{told_run(result, setting)}\nthe correction alone: {folder / 'correction.pt'}\n\n{table}"
-
-
-def _tables(
-    recipe: ImageCorrectionRecipe,
-    parts: CorrectionParts,
-    network: nn.Module | None,
-    masks: TrainingMasks,
-    setting: PhaseSetting,
-    split: Split,
-    *,
-    frame: int,
-    clicks: int,
-    batch_size: int,
-) -> str:
-    """Dice over clicks on what is reported, as ``test.md``, and for each set a CSV file and a picture."""
-    from ultrarefiner.evaluation import click_figure, click_table
-
-    device, first = setting.device(), answer_of(network)
-    how: dict[str, Any] = {"side": parts.side, "device": device}
-    for module in (recipe.correction, network):
-        if module is not None:
-            module.to(device).eval()
-
-    def shown(cases: Any) -> Any:
-        fitted = FittedCases(cases, frame, keep_in_memory=False)
-        return fitted if network is not None else _damaged(fitted, masks, setting, times=2)
-
-    choosing = shown(split.validation)
-    rule = chosen_rule(first, choosing, clicks=recipe.clicks, radius=recipe.correction.radius, **how)
-    name = f"rule ({rule.count} pixels)"
-
-    def measured(cases: Any, stem: str) -> str:
-        seen = shown(cases)
-        groups = _groups(cases, seen)
-        curves = {
-            said: click_curve(first, one, seen, clicks=clicks, batch_size=batch_size, **how)
-            for said, one in ((name, rule), ("correction", recipe.correction))
-        }
-        curves = {"no click": np.repeat(curves[name][:, :1], clicks + 1, axis=1), **curves}
-        _write_curves(f"{stem}.csv", curves, seen.names)
-        click_figure(curves, f"{stem}.png", groups=groups, seed=setting.seed)
-        return click_table(curves, groups, against=name, seed=setting.seed)
-
-    return reported(setting, split, RUN, measured)
+    return dataset, chooses, min(len(training), len(dataset))
 
 
 def _network(after: After, setting: PhaseSetting, split: Split) -> tuple[nn.Module | None, PhaseRecord | None]:
@@ -229,20 +217,3 @@ def _damaged(cases: FittedCases, masks: TrainingMasks, setting: PhaseSetting, *,
     lesions = with_lesions(cases)
     samples = times * len(lesions) if times else setting.epochs * len(cases)
     return SimulatedFailures(lesions, masks.simulator(), samples=samples, seed=setting.seed, size=masks.size)
-
-
-def _groups(cases: Any, seen: Any) -> list[str]:
-    """The group of every case that is measured; damaged cases come several times."""
-    group = dict(zip(cases.names, cases.groups, strict=True))
-    return [group[name] for name in seen.names]
-
-
-def _write_curves(path: str, curves: dict[str, Any], names: tuple[str, ...]) -> None:
-    """A row for each case and method: Dice after 0, 1, 2 … clicks."""
-    count = next(iter(curves.values())).shape[1]
-    rows = [",".join(["name", "method", *(f"dice_{number}_clicks" for number in range(count))])]
-    for method, values in curves.items():
-        for name, row in zip(names, values, strict=True):
-            rows.append(",".join([f'"{name}"', f'"{method}"', *(f"{value:.6f}" for value in row)]))
-    with replaced_file(path) as file:
-        file.write(("\n".join(rows) + "\n").encode())

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from ultrarefiner.cli.phase_flags import refuse_idle, refuse_negative
 from ultrarefiner.cli.phase_pair import JointParts, load_joint, trained_coarse, trained_refiner
 from ultrarefiner.cli.phase_record import PhaseRecord, refuse_told
-from ultrarefiner.cli.phase_refiner import GateName, built_gate, joined
+from ultrarefiner.cli.phase_refiner import GateName, RefinerParts
 from ultrarefiner.cli.phase_report import pair_tables, told_run
 from ultrarefiner.cli.phase_setting import Augment, PhaseSetting, augmentation, unseen
 from ultrarefiner.cli.setting import is_first_process
@@ -82,31 +84,26 @@ def joint(
         The results on what is reported.
     """
     setting = PhaseSetting(epochs=epochs, **options)
+    refuse_negative(
+        coarse_learning_rate=coarse_learning_rate,
+        refiner_learning_rate=refiner_learning_rate,
+        weight_decay=weight_decay,
+        coarse_weight=coarse_weight,
+        refined_weight=refined_weight,
+        quality_weight=quality_weight,
+        iou_weight=iou_weight,
+        anchor_weight=anchor_weight,
+        freeze_coarse_epochs=freeze_coarse_epochs,
+        freeze_refiner_epochs=freeze_refiner_epochs,
+    )
     split = setting.split()
     torch.manual_seed(setting.seed)
-    network, coarse_record = trained_coarse(setting, split, by=_BY)
+    network, before = trained_coarse(setting, split, by=_BY)
     refiner, trained_gate, refined, record = trained_refiner(setting, split, by=_BY)
-    folder = setting.run_folder("refiner")
-    refuse_told("frame", frame, record.frame, folder)
-    if refined.gate != "none":
-        refuse_told("gate", gate, refined.gate, folder)
-    chosen = refined.gate if gate is None else gate
-    bias = gate_bias if refined.gate == "none" else refined.gate_bias
-    parts = JointParts(
-        dict(coarse_record.parts), asdict(refined), chosen, bias, gradient_scale, accept_iou, accept_agreement
-    )
-    model = joined(
-        network,
-        refiner,
-        built_gate(chosen, bias=bias) if trained_gate is None else trained_gate,
-        frame=record.frame,
-        gradient_scale=gradient_scale,
-        accept_iou=accept_iou,
-        accept_agreement=accept_agreement,
-    )
-    if freeze_gate and trained_gate is None:
-        message = "freeze_gate is about the gate of train refiner, but it had none; leave freeze_gate out."
-        raise ValueError(message)
+    refuse_told("frame", frame, record.frame, setting.run_folder("refiner"))
+    chosen, bias = _gate(refined, gate, gate_bias, freeze_gate=freeze_gate, folder=setting.run_folder("refiner"))
+    parts = JointParts(dict(before.parts), asdict(refined), chosen, bias, gradient_scale, accept_iou, accept_agreement)
+    model = parts.join(network, refiner, trained_gate, frame=record.frame)
     trains = refined.trained_encoder if train_image_encoder is None else train_image_encoder
     never = {f"refiner.{name}": start for name, start in refined.frozen_parts().items()}
     recipe = JointRecipe(
@@ -128,6 +125,35 @@ def joint(
     return _run(recipe, parts, setting, split, frame=record.frame, batch_size=batch_size)
 
 
+def _gate(
+    refined: RefinerParts, told: GateName | None, bias: float, *, freeze_gate: bool, folder: Path
+) -> tuple[GateName, float]:
+    """Which gate, and of a learned one its bias at the start: that of phase 2, or a new one where there was none.
+
+    Args:
+        refined: of phase 2.
+        told: the flag gate.
+        bias: the flag gate_bias.
+        freeze_gate: the flag.
+        folder: of phase 2, for complaints.
+
+    Raises:
+        ValueError: another gate is asked for than there is, or a flag has no effect.
+    """
+    had = refined.gate != "none"
+    if had:
+        refuse_told("gate", told, refined.gate, folder)
+    chosen = refined.gate if told is None else told
+    refuse_idle(
+        {
+            "freeze_gate is about the gate of train refiner, but it had none": freeze_gate and not had,
+            "gate_bias is of a learned gate that is new, but train refiner had one": bias != 0 and had,
+            f"gate_bias is of a learned gate, but gate is {chosen!r}": bias != 0 and chosen != "learned",
+        }
+    )
+    return chosen, refined.gate_bias if had else bias
+
+
 def _run(
     recipe: JointRecipe, parts: JointParts, setting: PhaseSetting, split: Split, *, frame: int, batch_size: int
 ) -> str:
@@ -139,18 +165,18 @@ def _run(
     load_joint(recipe.model, result.best, unseen=unseen(split))
     PhaseRecord(RUN, frame, setting.cases(), asdict(parts), parts.coarse).write(setting.run_folder(RUN))
     table = pair_tables(recipe.model, setting, split, RUN, frame=frame, batch_size=batch_size)
-    return f"{told_run(result, setting)}{_written(recipe.model, parts, setting)}\n\n{table}"
+    written = _written(recipe.model, parts, setting, result.best)
+    return f"{told_run(result, setting)}\n{written}\n\n{table}"
 
 
-def _written(model: UltraRefiner, parts: JointParts, setting: PhaseSetting) -> str:
-    """Write the whole model where it can be built again from that alone; what was written, in words."""
-    write: Any = getattr(model, "save_pretrained", None)
-    if write is None or parts.coarse["network"] == "unet":  # MONAI's, which this library does not describe
-        return ""
+def _written(model: UltraRefiner, parts: JointParts, setting: PhaseSetting, best: Path) -> str:
+    """Write the whole model where it can be built again from that alone; what predict can be told, in words."""
     folder = setting.run_folder(RUN) / "pretrained"
     try:
-        write(folder)
+        if parts.coarse["network"] == "unet":
+            raise ValueError("its coarse network is MONAI's, which config.json has no words for")
+        model.save_pretrained(folder)
     except (ValueError, TypeError) as error:
         _LOGGER.warning("%s was not written: %s", folder, error)
-        return ""
-    return f"\nthe whole model, for ultrarefiner predict --model and UltraRefiner.from_pretrained: {folder}"
+        return f"the model, for ultrarefiner predict --model: {best}"
+    return f"the whole model, for ultrarefiner predict --model and UltraRefiner.from_pretrained: {folder}"

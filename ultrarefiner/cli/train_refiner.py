@@ -9,9 +9,10 @@ from typing import Any, Literal
 import torch
 
 from ultrarefiner.cli.frozen_sam import SAMFlags
+from ultrarefiner.cli.phase_flags import refuse_idle, refuse_negative
 from ultrarefiner.cli.phase_masks import Failures, TrainingMasks
 from ultrarefiner.cli.phase_network import CoarseNetwork, load_imagenet
-from ultrarefiner.cli.phase_pair import BEST, trained_coarse
+from ultrarefiner.cli.phase_pair import BEST, load_refined, trained_coarse
 from ultrarefiner.cli.phase_record import PhaseRecord, finished_phase, refuse_told
 from ultrarefiner.cli.phase_refiner import (
     GateName,
@@ -25,16 +26,18 @@ from ultrarefiner.cli.phase_refiner import (
 )
 from ultrarefiner.cli.phase_report import pair_tables, told_run
 from ultrarefiner.cli.phase_setting import Augment, PhaseSetting, augmentation, unseen
+from ultrarefiner.cli.phase_start import same_start
 from ultrarefiner.cli.setting import is_first_process
 from ultrarefiner.cli.split import Split
 from ultrarefiner.losses import QualityAwareLoss
 from ultrarefiner.sam import SAM
-from ultrarefiner.training import RefinerRecipe, TrainingResult, load_gate, load_refiner
+from ultrarefiner.training import RefinerRecipe
 
 RUN = "refiner"
 _BY = "train refiner"
 _LIGHT_SIZE, _LARGEST_FRAME = 256, 1024
 _COARSE_SIZE = 224
+_ROI_EXPAND, _SHARE = 0.2, 0.5
 
 
 def refiner(
@@ -53,11 +56,11 @@ def refiner(
     box: bool = True,
     floor: float = 0.05,
     roi: bool = True,
-    roi_expand: float = 0.2,
+    roi_expand: float = _ROI_EXPAND,
     gate: GateName = "none",
     gate_bias: float = 0.0,
     failures: Failures = "simulated",
-    share: float = 0.5,
+    share: float = _SHARE,
     failure_preset: Literal["default", "mild", "severe", "boundary", "structural"] = "default",
     coarse_size: int | None = None,
     quality_weight: float = 0.5,
@@ -133,7 +136,11 @@ def refiner(
         freeze=tuple(freeze or ()),
         learning_rate=(5e-4 if small else 1e-4) if learning_rate is None else learning_rate,
     )
-    _refuse_foreign(parts, sam_weights=sam_weights, sam_size=sam_size, sam_backbone=sam_backbone)
+    refuse_negative(
+        learning_rate=learning_rate, weight_decay=weight_decay, quality_weight=quality_weight, iou_weight=iou_weight
+    )
+    _refuse_foreign(parts, encoder, sam_weights=sam_weights, sam_size=sam_size, sam_backbone=sam_backbone)
+    _refuse_idle(parts, failures, share, failure_preset)
     split = setting.split()
     before = finished_phase(setting, "coarse", by=_BY)
     if before is not None:
@@ -142,6 +149,7 @@ def refiner(
     masks = TrainingMasks(failures, share, failure_preset, coarse_size or _COARSE_SIZE)
     torch.manual_seed(setting.seed)
     begun = _begun(parts, setting, split, sam_weights=sam_weights, encoder=encoder)
+    begins = {"sam_weights": None if sam_weights is None else sam_weights.name, "encoder": encoder}
     parts = replace(parts, sam_size=begun.input_policy.size)
     recipe = RefinerRecipe(
         parts.build(begun),
@@ -156,7 +164,7 @@ def refiner(
         iou_weight=iou_weight,
     )
     side = min(_LARGEST_FRAME, parts.sam_size * (2 if roi else 1)) if frame is None else frame
-    return _run(recipe, parts, masks, setting, split, before, frame=side, batch_size=batch_size)
+    return _run(recipe, parts, masks, setting, split, before, begins=begins, frame=side, batch_size=batch_size)
 
 
 def _run(
@@ -167,18 +175,20 @@ def _run(
     split: Split,
     before: PhaseRecord | None,
     *,
+    begins: dict[str, Any],
     frame: int,
     batch_size: int,
 ) -> str:
     """Train, load the best, compare it with the coarse network."""
     training, validation = setting.fitted(split, frame)
     dataset, chooses = masks.sets(training, validation, setting, by=_BY)
+    same_start(setting.run_folder(RUN), **begins)
     result = setting.train(
         recipe, dataset, chooses, name=RUN, batch_size=batch_size, epoch_size=min(len(training), len(dataset))
     )
     if not is_first_process():
         return ""
-    _load_best(recipe, result, split)
+    load_refined(recipe.refiner, recipe.gate, result.best, unseen=unseen(split))
     folder = setting.run_folder(RUN)
     PhaseRecord(RUN, frame, setting.cases(), asdict(parts), None if before is None else before.parts).write(folder)
     told = told_run(result, setting)
@@ -187,12 +197,6 @@ def _run(
     network, _ = trained_coarse(setting, split, by=_BY)
     model = joined(network, recipe.refiner, recipe.gate, frame=frame)
     return f"{told}\n\n{pair_tables(model, setting, split, RUN, frame=frame, batch_size=batch_size)}"
-
-
-def _load_best(recipe: RefinerRecipe, result: TrainingResult, split: Split) -> None:
-    load_refiner(recipe.refiner, result.best, unseen=unseen(split))
-    if recipe.gate is not None:
-        load_gate(recipe.gate, result.best, unseen=unseen(split))
 
 
 def _begun(
@@ -240,17 +244,33 @@ def _begun(
 
 
 def _refuse_foreign(
-    parts: RefinerParts, *, sam_weights: Path | None, sam_size: int | None, sam_backbone: str | None
+    parts: RefinerParts, encoder: str, *, sam_weights: Path | None, sam_size: int | None, sam_backbone: str | None
 ) -> None:
     """Raise if a flag belongs to another SAM."""
-    light = parts.sam == "light"
-    wrong = {
-        "sam_weights are of segment-anything's SAMs": light and sam_weights is not None,
-        "input_policy is of segment-anything's SAMs": light and parts.input_policy != "sam",
-        "sam_size is of the light SAM": not light and sam_size is not None,
-        "sam_backbone is of the light SAM": not light and sam_backbone is not None,
-    }
-    found = [sentence for sentence, there in wrong.items() if there]
-    if found:
-        message = f"{found[0]}, but sam is {parts.sam!r}; leave the flag out, or give another sam."
-        raise ValueError(message)
+    light, but = parts.sam == "light", f"but sam is {parts.sam!r}"
+    refuse_idle(
+        {
+            f"sam_weights are of segment-anything's SAMs, {but}": light and sam_weights is not None,
+            f"input_policy is of segment-anything's SAMs, {but}": light and parts.input_policy != "sam",
+            f"sam_size is of the light SAM, {but}": not light and sam_size is not None,
+            f"sam_backbone is of the light SAM, {but}": not light and sam_backbone is not None,
+            f"encoder is of the light SAM, {but}": not light and encoder != "imagenet",
+        }
+    )
+
+
+def _refuse_idle(parts: RefinerParts, failures: str, share: float, preset: str) -> None:
+    """Raise if a flag has no effect beside the others."""
+    but = f"but failures are {failures!r}"
+    refuse_idle(
+        {
+            "freeze is of an image encoder that trains, but it does not": bool(parts.freeze)
+            and not parts.trained_encoder,
+            "roi_expand is of the region, but there is none": not parts.roi and parts.roi_expand != _ROI_EXPAND,
+            f"gate_bias is of the learned gate, but gate is {parts.gate!r}": parts.gate != "learned"
+            and parts.gate_bias != 0,
+            f"share is of mixed failures, {but}": failures != "mixed" and share != _SHARE,
+            f"failure_preset is of simulated failures, {but}": failures in ("simple", "predicted")
+            and preset != "default",
+        }
+    )

@@ -1,0 +1,32 @@
+"""The table of the light pair tells what the packed model does: its rule and the model's are one."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pytest
+import torch
+
+from ultrarefiner.evaluation import segmentation_metrics
+from ultrarefiner.refinement import AcceptanceRule
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@pytest.mark.parametrize("iou", [0.0, 0.29, 0.31, 0.9])
+@pytest.mark.parametrize("peak", [0.2, 0.9])
+def test_the_mask_that_is_measured_is_the_one_that_the_rule_keeps(
+    iou: float, peak: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tqdm")
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    results = importlib.import_module("light_pair_results")
+    coarse, refined = torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 8, 8)
+    coarse[..., 2:5, 2:5], refined[..., 2:6, 2:6] = peak, 0.8  # a peak of 0.2 is a prompt, and no mask
+    target = refined[0] >= 0.5
+    both = [segmentation_metrics(mask[0] >= 0.5, target) for mask in (coarse, refined)]
+    measured = results.Measured("a", "a", *both, iou=iou)
+    taken = bool(AcceptanceRule(minimum_iou=0.3)(coarse, refined, torch.tensor([[iou]])))
+    assert measured.kept(0.3) is (measured.refined if taken else measured.coarse)
+    assert measured.kept(-1.0) is measured.refined
