@@ -8,6 +8,8 @@ import jaxtyping
 import pytest
 import torch
 
+collect_ignore = ["downstream"]  # a project of its own, which tests/test_downstream.py runs
+
 
 @pytest.fixture
 def unhooked() -> Iterator[None]:

@@ -88,19 +88,25 @@ from ultrarefiner.types import (
 )
 
 if TYPE_CHECKING:
+    from ultrarefiner import data as data
+    from ultrarefiner import evaluation as evaluation
+    from ultrarefiner import prediction as prediction
+    from ultrarefiner import training as training
     from ultrarefiner.data import EmbeddingCache as EmbeddingCache
 
 __version__ = version("ultrarefiner")
 
 
-def __getattr__(name: str) -> Any:
-    """What needs optional packages or time: four rooms, and the embedding cache, which is in one of them."""
-    if name in ("data", "evaluation", "prediction", "training"):
-        return import_module(f"ultrarefiner.{name}")
-    if name == "EmbeddingCache":
-        return import_module("ultrarefiner.data").EmbeddingCache
-    message = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(message)
+if not TYPE_CHECKING:  # type checkers know the names below, and refuse those that do not exist
+
+    def __getattr__(name: str) -> Any:
+        """What needs optional packages or time: four rooms, and the embedding cache, which is in one of them."""
+        if name in ("data", "evaluation", "prediction", "training"):
+            return import_module(f"ultrarefiner.{name}")
+        if name == "EmbeddingCache":
+            return import_module("ultrarefiner.data").EmbeddingCache
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
 
 
 __all__ = [

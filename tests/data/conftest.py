@@ -1,4 +1,4 @@
-"""Pictures for the folders that tests make."""
+"""Pictures and volumes for the folders that tests make."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from phantom_files import ORGANS, write_phantoms
 from PIL import Image
+
+from ultrarefiner.data import VolumeFiles, prepare_volumes
 
 Draw = Callable[..., Path]
 
@@ -33,3 +36,12 @@ def draw(tmp_path: Path) -> Draw:
         return path
 
     return save
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[VolumeFiles]]:
+    """A folder of prepared volumes, and the files that they were made of."""
+    root = tmp_path_factory.mktemp("volumes")
+    files = write_phantoms(root)
+    prepare_volumes(files, root / "ready", organs=ORGANS, dtype="float32", progress=False)
+    return root / "ready", files

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from still_augmentation import STILL, seeded
 
 from ultrarefiner.data import (
     Augmentation,
@@ -175,21 +176,6 @@ def test_a_mask_of_another_size_is_still_refused_in_colour(tmp_path: Path) -> No
 
 
 # Augmentation.
-
-STILL = {
-    "flip": 0.0,
-    "rotation": 0.0,
-    "scale": (1.0, 1.0),
-    "translation": 0.0,
-    "gamma": (1.0, 1.0),
-    "gain": (1.0, 1.0),
-    "speckle": 0.0,
-    "blur": 0.0,
-}
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.fixture(scope="module")

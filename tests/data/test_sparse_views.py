@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nifti import write_volume
-from phantom_files import ORGANS, write_phantoms
+from phantom_files import ORGANS
 
 from ultrarefiner.data import (
     SparseLabels,
@@ -42,14 +42,6 @@ SIZE = (16, 32, 32)
 
 def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[VolumeFiles]]:
-    root = tmp_path_factory.mktemp("volumes")
-    files = write_phantoms(root)
-    prepare_volumes(files, root / "ready", organs=ORGANS, dtype="float32", progress=False)
-    return root / "ready", files
 
 
 def in_memory(image: torch.Tensor, labels: torch.Tensor) -> SparseVolume:

@@ -28,15 +28,6 @@ from ultrarefiner.data import (
 )
 from ultrarefiner.data.sparse_files import VolumeFolder
 
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[VolumeFiles]]:
-    root = tmp_path_factory.mktemp("volumes")
-    files = write_phantoms(root)
-    prepare_volumes(files, root / "ready", organs=ORGANS, dtype="float32", progress=False)
-    return root / "ready", files
-
-
 # Preparation
 
 

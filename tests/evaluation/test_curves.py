@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
+from run_moments import Moment
 
 from ultrarefiner.evaluation import BestEpoch, Curves, RunLog, curves_figure, draw_curves, read_run_log
 
@@ -24,18 +24,6 @@ STEPS = """step,epoch,train/loss,train/dice,train/refined,train/iou,learning_rat
 8,1,1.0,0.5,0.95,0.05,0.001
 14,3,0.7,0.6,0.66,0.04,0.0005
 """
-
-
-@dataclass
-class Moment:
-    """A run's moment without a run."""
-
-    folder: Path
-    epoch: int
-    epochs: int
-    scores: dict[str, float] = field(default_factory=dict)
-    predict: object = None
-    score_name: str = "Dice"
 
 
 def run(folder: Path, metrics: str | None = METRICS, steps: str | None = STEPS) -> Path:

@@ -4,28 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from run_moments import Moment
 
 from ultrarefiner.evaluation import History, write_history
 
 numbers = st.floats(allow_nan=True, allow_infinity=True, width=64)
-
-
-@dataclass
-class Moment:
-    """A run's moment without a run."""
-
-    folder: Path
-    epoch: int
-    epochs: int
-    scores: dict[str, float] = field(default_factory=dict)
-    predict: object = None
-    score_name: str = "Dice"
 
 
 def strict(path: Path) -> dict:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from ultrarefiner.checkpoints.downloading import cache_folder, download
 from ultrarefiner.checkpoints.efficientnet_lite import efficientnet_lite0_file
 from ultrarefiner.checkpoints.files import read_tensors, write_tensors
+from ultrarefiner.checkpoints.huggingface_folder import write_huggingface_sam
+from ultrarefiner.checkpoints.huggingface_sam import to_huggingface_sam
 from ultrarefiner.checkpoints.known_files import KNOWN_FILES, KnownFile
 from ultrarefiner.checkpoints.layouts import LAYOUTS, Layout
 from ultrarefiner.checkpoints.pretrained import SavedSystem, read_pretrained, write_pretrained
@@ -28,6 +30,8 @@ __all__ = [
     "pretrained_folder",
     "read_pretrained",
     "read_tensors",
+    "to_huggingface_sam",
+    "write_huggingface_sam",
     "write_pretrained",
     "write_tensors",
 ]

@@ -47,10 +47,10 @@ KNOWN_FILES: dict[str, KnownFile] = {
         KnownFile(
             name="sam_vit_l_0b3195.pth",
             url=f"{_SAM}/sam_vit_l_0b3195.pth",
-            size=None,
+            size=1_249_524_607,
             hash="sha256:3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
             layout="sam",
-            note="Segment Anything, ViT-L; about 1.25 GB.",
+            note="Segment Anything, ViT-L.",
         ),
         KnownFile(
             name="sam_vit_h_4b8939.pth",
@@ -63,10 +63,10 @@ KNOWN_FILES: dict[str, KnownFile] = {
         KnownFile(
             name="medsam_vit_b.pth",
             url="https://zenodo.org/records/10689643/files/medsam_vit_b.pth",
-            size=None,
+            size=375_049_145,
             hash="md5:3bb6db55bd0c9ca30b61248bca72f8d6",
             layout="sam",
-            note="MedSAM, ViT-B, a copy on Zenodo; about 375 MB. MedSAM's own page leads to Google Drive.",
+            note="MedSAM, ViT-B, a copy on Zenodo. MedSAM's own page leads to Google Drive.",
         ),
         KnownFile(
             name="R50+ViT-B_16.npz",

@@ -10,6 +10,8 @@ from torch import Tensor
 from ultrarefiner.checkpoints.automedsam import rename_automedsam
 from ultrarefiner.checkpoints.efficientnet_lite import rename_efficientnet_lite0
 from ultrarefiner.checkpoints.hardnet import rename_autosam, rename_hardnet
+from ultrarefiner.checkpoints.huggingface_sam import rename_huggingface_sam
+from ultrarefiner.checkpoints.mobile_sam import rename_mobile_sam
 from ultrarefiner.checkpoints.renaming import Renamed
 from ultrarefiner.checkpoints.segvol import rename_segvol, rename_segvol_vit
 from ultrarefiner.checkpoints.segvol_gru import rename_segvol_gru
@@ -50,6 +52,12 @@ _SIDE_HEADS = {"side_heads.": "this network was built without deep supervision"}
 
 LAYOUTS: dict[str, Layout] = {
     "native": Layout(wrappers=("model",), surplus=_SIDE_HEADS, resizable=_POSITIONS),
+    # Before "sam", whose signature its names have too.
+    "mobile_sam": Layout(
+        wrappers=("model", "state_dict"),
+        rename=rename_mobile_sam,
+        signature="image_encoder.patch_embed.seq.",
+    ),
     "sam": Layout(
         wrappers=("model", "state_dict"),
         prefixes=("module.", "sam."),
@@ -58,6 +66,9 @@ LAYOUTS: dict[str, Layout] = {
             "pixel_std": "a constant of the input policy",
         },
         signature="image_encoder.patch_embed.",
+    ),
+    "huggingface_sam": Layout(
+        wrappers=("state_dict",), rename=rename_huggingface_sam, signature="vision_encoder.patch_embed."
     ),
     "microsegnet": Layout(
         rename=rename_transunet,
@@ -104,3 +115,4 @@ LAYOUTS: dict[str, Layout] = {
         signature="encoder.patch_embedding.",
     ),
 }
+"""Families of files by the name that `load_weights` takes as ``layout=``."""

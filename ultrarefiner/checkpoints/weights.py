@@ -61,12 +61,13 @@ def load_weights(
     Args:
         network: for instance from `build_sam` or `build_transunet`.
         path: a ``.pth``/``.pt``, ``.safetensors`` or ``.npz`` file.
-        layout: "native" for this library's files, "sam" for segment-anything's and MedSAM's, "transunet" and
-            "microsegnet" for those projects' checkpoints, "vit_npz" for the ImageNet-21k files of vision transformers
-            with or without a ResNet (R50+ViT-B_16.npz, ViT-B_16.npz), which have no decoder, "autosam" for the state
-            dict of AutoSAM's generator, "automedsam" for Automatic MedSAM's prompt module, "hardnet" for HarDNet's
-            ImageNet files (load them into its backbone), "segvol" for SegVol's, with or without a text encoder,
-            "segvol_vit" for its pretrained image encoder alone; the rest keeps its values.
+        layout: "native" for this library's files, "sam" for segment-anything's and MedSAM's, "huggingface_sam" for
+            transformers' ``SamModel``, "mobile_sam" for MobileSAM's file, "transunet" and "microsegnet" for those
+            projects' checkpoints, "vit_npz" for the ImageNet-21k files of vision transformers with or without a ResNet
+            (R50+ViT-B_16.npz, ViT-B_16.npz), which have no decoder, "autosam" for the state dict of AutoSAM's
+            generator, "automedsam" for Automatic MedSAM's prompt module, "hardnet" for HarDNet's ImageNet files (load
+            them into its backbone), "segvol" for SegVol's, with or without a text encoder, "segvol_vit" for its
+            pretrained image encoder alone; the rest keeps its values.
         allow_other_settings: load also where tensors fit, but the network is built otherwise than the files were
             trained (``Layout.settings``: prompts of "segvol" are encoded with ``pe_order="legacy"``), to train it on.
 

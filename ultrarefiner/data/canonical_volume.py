@@ -143,6 +143,9 @@ class CanonicalVolume:
             part: a mask or any other map over the image.
             fill: the value where the background was cut away.
 
+        Returns:
+            The values in the file's order of axes.
+
         Raises:
             ValueError: it is not of the image's size.
         """

@@ -54,13 +54,35 @@ class Fit(Protocol):
         """(height, width) that a picture of this size covers in the square, from the top left corner."""
 
     def image(self, image: Float[Tensor, "*batch c h w"]) -> Float[Tensor, "*batch c s s"]:
-        """An image in the square."""
+        """An image in the square.
+
+        Args:
+            image: one image or more, in [0, 1].
+
+        Returns:
+            Of the square's side s, in [0, 1].
+        """
 
     def mask(self, mask: Float[Tensor, "*batch c h w"]) -> Float[Tensor, "*batch c s s"]:
-        """A mask in the square, 0 or 1."""
+        """A mask in the square, 0 or 1.
+
+        Args:
+            mask: 0 or 1, or a probability.
+
+        Returns:
+            Of the square's side s, 0 or 1.
+        """
 
     def restore(self, mask: Float[Tensor, "*batch s s"], original_size: Sequence[int]) -> Float[Tensor, "*batch h w"]:
-        """Probabilities or logits in the square, back on the pixels of the picture."""
+        """Probabilities or logits in the square, back on the pixels of the picture.
+
+        Args:
+            mask: logits or probabilities in the square.
+            original_size: (height, width) of the picture.
+
+        Returns:
+            The same on the picture's pixels; padding is cut off.
+        """
 
 
 PADDING_GREY = 0.449
@@ -106,12 +128,26 @@ class FitToSquare:
         return max(1, height), max(1, width)
 
     def image(self, image: Float[Tensor, "*batch c h w"]) -> Float[Tensor, "*batch c s s"]:
-        """An image in the square, grey around it, by antialiased bilinear interpolation: values stay in their range."""
+        """An image in the square, grey around it, by antialiased bilinear interpolation: values stay in their range.
+
+        Args:
+            image: one image or more, in [0, 1].
+
+        Returns:
+            Of the square's side s, in [0, 1].
+        """
         content = self.content_size(image.shape[-2:])
         return _padded(_resize(image, content), self.size, PADDING_GREY)
 
     def mask(self, mask: Float[Tensor, "*batch c h w"]) -> Float[Tensor, "*batch c s s"]:
-        """A mask in the square: 1 where at least half is covered; a lesion under one pixel may vanish."""
+        """A mask in the square: 1 where at least half is covered; a lesion under one pixel may vanish.
+
+        Args:
+            mask: 0 or 1, or a probability.
+
+        Returns:
+            Of the square's side s, 0 or 1.
+        """
         scaled = _resize(mask, self.content_size(mask.shape[-2:]))
         return _padded((scaled >= 0.5).to(mask.dtype), self.size, 0.0)
 
@@ -170,11 +206,25 @@ class StretchToSquare:
         return self.size, self.size
 
     def image(self, image: Float[Tensor, "*batch c h w"]) -> Float[Tensor, "*batch c s s"]:
-        """An image in the square, by antialiased bilinear interpolation: values stay in their range."""
+        """An image in the square, by antialiased bilinear interpolation: values stay in their range.
+
+        Args:
+            image: one image or more, in [0, 1].
+
+        Returns:
+            Of the square's side s, in [0, 1].
+        """
         return _resize(image, (self.size, self.size))
 
     def mask(self, mask: Float[Tensor, "*batch c h w"]) -> Float[Tensor, "*batch c s s"]:
-        """A mask in the square: 1 where at least half is covered; a lesion under one pixel may vanish."""
+        """A mask in the square: 1 where at least half is covered; a lesion under one pixel may vanish.
+
+        Args:
+            mask: 0 or 1, or a probability.
+
+        Returns:
+            Of the square's side s, 0 or 1.
+        """
         return (_resize(mask, (self.size, self.size)) >= 0.5).to(mask.dtype)
 
     def restore(self, mask: Float[Tensor, "*batch s s"], original_size: Sequence[int]) -> Float[Tensor, "*batch h w"]:

@@ -96,14 +96,28 @@ class FitVolume:
         return FittedVolume(case.name, self.fit_image(case.image), self.fit_mask(case.mask))
 
     def fit_image(self, image: Float[Tensor, "1 d h w"]) -> Float[Tensor, "1 _ _ _"]:
-        """Fit an image alone, for all the objects in it."""
+        """Fit an image alone, for all the objects in it.
+
+        Args:
+            image: a volume in [0, 1].
+
+        Returns:
+            The volume at the wanted size, in [0, 1].
+        """
         image = normalise_foreground(image)
         if self.size is None or tuple(image.shape[1:]) == tuple(self.size):
             return image
         return resize_volume(image, self.size)
 
     def fit_mask(self, mask: Float[Tensor, "1 d h w"]) -> Float[Tensor, "1 _ _ _"]:
-        """Fit a mask alone."""
+        """Fit a mask alone.
+
+        Args:
+            mask: 0 or 1.
+
+        Returns:
+            The mask at the wanted size, 0 or 1.
+        """
         if self.size is None or tuple(mask.shape[1:]) == tuple(self.size):
             return mask
         return resize_mask(mask, self.size)

@@ -26,6 +26,9 @@ class Folds:
         count: how many folds there are.
         seed: what they were drawn with; None for folds that came with the data.
 
+    Raises:
+        ValueError: a case's fold is not among 0 to count - 1.
+
     Example:
         >>> folds = Folds(assignment={"a": 0, "b": 1, "c": 1}, count=2, seed=0)
         >>> folds.training(0), folds.validation(0)

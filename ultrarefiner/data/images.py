@@ -12,7 +12,8 @@ from jaxtyping import Float, Float32
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-_LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601
+from ultrarefiner.data.channels import in_channels
+
 _ORIENTATION = 0x0112  # in EXIF: 1 is upright, 2 to 4 keep height and width, 5 to 8 swap them
 _BROKEN = (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, struct_error, zlib.error)
 
@@ -46,8 +47,7 @@ def read_image(path: str | Path) -> Float[Tensor, "1 h w"]:
         (torch.Size([1, 2, 3]), 0.2...)
     """
     colours, _ = _read(Path(path))
-    grey = colours @ np.asarray(_LUMINANCE, dtype=np.float32) if colours.shape[2] == 3 else colours[:, :, 0]
-    return torch.from_numpy(np.clip(grey, 0.0, 1.0, dtype=np.float32))[None]
+    return in_channels(colours, colour=False)
 
 
 def read_rgb(path: str | Path) -> Float[Tensor, "3 h w"]:
@@ -67,8 +67,7 @@ def read_rgb(path: str | Path) -> Float[Tensor, "3 h w"]:
         (torch.Size([3, 2, 3]), [1.0, 0.0, 0.2...])
     """
     colours, _ = _read(Path(path))
-    rgb = np.broadcast_to(colours, (*colours.shape[:2], 3)).transpose(2, 0, 1)
-    return torch.from_numpy(np.clip(rgb, 0.0, 1.0, dtype=np.float32, order="C"))
+    return in_channels(colours, colour=True)
 
 
 def read_mask(path: str | Path) -> Float[Tensor, "1 h w"]:

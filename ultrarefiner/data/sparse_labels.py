@@ -80,6 +80,9 @@ class SparseLabels:
         Args:
             labels: 0 for background, above for objects, any whole numbers.
 
+        Returns:
+            The map as runs, the same voxel for voxel.
+
         Raises:
             ValueError: the map is no whole numbers (d, h, w), a label is negative or above 2147483647, or there is no
                 voxel.

@@ -86,6 +86,9 @@ class VolumeAugmentation:
             mask: its object.
             generator: for all that is random.
 
+        Returns:
+            Image and mask, moved together.
+
         Raises:
             ModuleNotFoundError: MONAI is not installed.
             ValueError: image and mask differ in shape.

@@ -108,6 +108,12 @@ class VolumeCrop:
     def crop(self, volume: Shaped[Tensor, "*c d h w"]) -> Shaped[Tensor, "*c box_d box_h box_w"]:
         """The box's voxels, a view.
 
+        Args:
+            volume: of the shape that the box was found in.
+
+        Returns:
+            The part inside the box.
+
         Raises:
             ValueError: the volume has another shape.
         """
@@ -122,6 +128,9 @@ class VolumeCrop:
         Args:
             part: of the box's size.
             fill: the value of all other voxels.
+
+        Returns:
+            Of the volume's own shape.
 
         Raises:
             ValueError: the part has another size.

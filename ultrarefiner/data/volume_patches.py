@@ -89,6 +89,13 @@ def resize_volume(volume: Float[Tensor, "1 d h w"], size: Size3D) -> Float[Tenso
     It is what `VolumeSegmenter` does to a volume before it looks at it as a whole (`ops.resample.resize_linear`). The
     published SegVol takes the nearest voxel instead, so that of a thin object it sees what happens to be hit.
 
+    Args:
+        volume: grey values.
+        size: (depth, height, width) wanted.
+
+    Returns:
+        Grey values at the wanted size; they stay within the volume's own range.
+
     Example:
         >>> resize_volume(torch.ones(1, 4, 8, 8), (2, 4, 4)).mean().item()
         1.0
@@ -101,6 +108,13 @@ def resize_mask(mask: Float[Tensor, "1 d h w"], size: Size3D) -> Float[Tensor, "
 
     An average of labels that is cut off to whole numbers, as the published GRU code makes it, shrinks every object. An
     object thinner than the new voxels may vanish; `VolumeView` leaves such a mask out by taking a patch.
+
+    Args:
+        mask: 0 or 1.
+        size: (depth, height, width) wanted.
+
+    Returns:
+        Values of the mask, at the wanted size.
 
     Example:
         >>> resize_mask(torch.ones(1, 4, 8, 8), (2, 4, 4)).mean().item()

@@ -94,7 +94,14 @@ class Volume:
         return float(np.prod(self.voxel_size)) / 1000
 
     def voxels(self, masks: Bool[Tensor, "n h w"]) -> Bool[np.ndarray, "x y z"]:
-        """Masks of the slices, in the order of `slices`, as the volume is stored; other slices are empty."""
+        """Masks of the slices, in the order of `slices`, as the volume is stored; other slices are empty.
+
+        Args:
+            masks: of the slices, on their pixels.
+
+        Returns:
+            A mask of the whole volume in the file's order of axes.
+        """
         whole = np.zeros(self.shape, dtype=bool)
         # A view: what is written to it is written to the whole.
         np.moveaxis(whole, self.axis, 0)[list(self.slices)] = masks.numpy().transpose(0, 2, 1)

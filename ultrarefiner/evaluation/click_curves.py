@@ -14,13 +14,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from ultrarefiner.checkpoints.files import replaced_file
+from ultrarefiner.data.palette import LINES
 from ultrarefiner.evaluation.bootstrap import Estimate, bootstrap_estimates
+from ultrarefiner.evaluation.drawing import write_figure
 
 Curves = Mapping[str, Float[np.ndarray, "cases clicks"]]
 
-# Okabe and Ito's palette without its yellow: told apart with any colour vision, and on white.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
@@ -184,14 +183,13 @@ def click_figure(
         figure.legend(fontsize=8, loc="outside lower center", ncols=2, frameon=False)
     else:
         axis.legend(fontsize=8, framealpha=0.85, loc="best")
-    with replaced_file(path) as file:
-        figure.savefig(file, format=path.suffix.lstrip(".") or "png", dpi=dots_per_inch)
+    write_figure(figure, path, dots_per_inch=dots_per_inch)
     return path
 
 
 def _line(axis: Any, name: str, estimates: Sequence[Estimate], place: int) -> None:
     clicks = np.arange(len(estimates))
-    colour, marker = _COLOURS[place % len(_COLOURS)], _MARKERS[place % len(_MARKERS)]
+    colour, marker = LINES[place % len(LINES)], _MARKERS[place % len(_MARKERS)]
     low, high = ([getattr(one, end) for one in estimates] for end in ("low", "high"))
     axis.fill_between(clicks, low, high, color=colour, alpha=0.15, linewidth=0)
     axis.plot(clicks, [one.mean for one in estimates], color=colour, marker=marker, markersize=4.5, label=name)

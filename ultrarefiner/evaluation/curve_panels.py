@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ultrarefiner.data.palette import LINES
 from ultrarefiner.evaluation.run_log import Row, RunLog
 
-# Okabe and Ito's palette, dark enough for lines on white.
-_TRAINING = "#0072B2"
-VALIDATION = "#D55E00"
-_RATES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_TRAINING, VALIDATION = LINES[:2]
+_RATES = LINES[:6]
 _FAINT = 0.35  # opacity of what is not yet a mean over an epoch
 _MARKED = 40  # epochs up to which each has a dot
 _DECADES = 100.0  # from this ratio of largest to smallest on an axis is logarithmic

@@ -14,8 +14,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ultrarefiner.checkpoints.files import replaced_file
 from ultrarefiner.evaluation.curve_panels import VALIDATION, CurvePanel, curve_panels
+from ultrarefiner.evaluation.drawing import write_figure
 from ultrarefiner.evaluation.finished_epoch import FinishedEpoch, check_every, is_due
 from ultrarefiner.evaluation.run_log import RunLog, read_run_log
 
@@ -48,8 +48,7 @@ def draw_curves(
     folder = Path(folder)
     path = folder / "curves.png" if path is None else Path(path)
     figure = curves_figure(read_run_log(folder), title=folder.resolve().name)
-    with replaced_file(path) as file:
-        figure.savefig(file, format=path.suffix.lstrip(".") or "png", dpi=dots_per_inch)
+    write_figure(figure, path, dots_per_inch=dots_per_inch)
     return path
 
 

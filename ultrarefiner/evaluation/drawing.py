@@ -1,19 +1,56 @@
-"""What all pictures have in common: colours, contours, notes."""
+"""What all pictures have in common: the image, contours, notes, names, and how a picture is written."""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
+from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 from torch import Tensor
 
-# Okabe and Ito's palette: told apart with any colour vision, and on grey.
-COARSE = "#E69F00"
-REFINED = "#56B4E9"
-TRUTH = "#FFFFFF"
-REGION = "#CC79A7"
+from ultrarefiner.checkpoints.files import replaced_file
+
+
+def write_figure(figure: Figure, path: str | os.PathLike[str], *, dots_per_inch: int, **options: Any) -> None:
+    """Write a picture, whole or not at all.
+
+    Args:
+        figure: what was drawn.
+        path: the file; its ending decides the format, without one it is PNG. Its folder is made.
+        dots_per_inch: resolution.
+        options: more for matplotlib's ``savefig``.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "new" / "empty.svg"
+        >>> write_figure(Figure(figsize=(1, 1)), path, dots_per_inch=40)
+        >>> "<svg" in path.read_text()
+        True
+    """
+    with replaced_file(path) as file:
+        figure.savefig(file, format=Path(path).suffix.lstrip(".") or "png", dpi=dots_per_inch, **options)
+
+
+def show_image(axis: Any, image: Float[Tensor, "c h w"]) -> None:
+    """Show a grey or RGB image, 0 black and 1 white whatever its own range."""
+    picture = image.detach().float().cpu().clamp(0, 1).permute(1, 2, 0).numpy()
+    grey = picture.shape[2] == 1
+    axis.imshow(picture[..., 0] if grey else picture, cmap="gray" if grey else None, vmin=0, vmax=1)
+
+
+def short_name(name: str, length: int) -> str:
+    """A name in at most so many letters: of a longer one its end, which tells cases of one folder apart.
+
+    Example:
+        >>> short_name("benign (7)", 10), short_name("benign (17)", 10)
+        ('benign (7)', '…nign (17)')
+    """
+    return name if len(name) <= length else f"…{name[1 - length :]}"
 
 
 def contour(

@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 
-from ultrarefiner.checkpoints.files import replaced_file
-from ultrarefiner.evaluation.drawing import COARSE, REFINED, as_array
+from ultrarefiner.data.palette import COARSE, REFINED
+from ultrarefiner.evaluation.drawing import as_array, write_figure
 from ultrarefiner.evaluation.failures import TITLES, FailureStatistics
 from ultrarefiner.simulation import DiceBin, Edit, FailureSimulator, SimulatedMasks
 
@@ -199,10 +199,8 @@ def _draw_row(axes: Any, made: SimulatedMasks, masks: Tensor) -> None:
 
 
 def _write(figure: Figure, path: str | os.PathLike[str], dots_per_inch: int) -> None:
-    file_format = Path(path).suffix.lstrip(".") or "png"
-    smaller: dict[str, Any] = {"pil_kwargs": {"optimize": True}} if file_format == "png" else {}
-    with replaced_file(path) as file:
-        figure.savefig(file, format=file_format, dpi=dots_per_inch, **smaller)
+    smaller = {"pil_kwargs": {"optimize": True}} if Path(path).suffix in ("", ".png") else {}
+    write_figure(figure, path, dots_per_inch=dots_per_inch, **smaller)
 
 
 def _check(masks: Tensor) -> None:

@@ -6,7 +6,6 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,12 +16,17 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from ultrarefiner.checkpoints.files import replaced_file
-from ultrarefiner.evaluation.drawing import COARSE, REFINED, REGION, TRUTH, as_array, contour, note, outline
-
-_LESION = "#009E73"
-_BACKGROUND = "#D55E00"
-_BOX = "#F0E442"
+from ultrarefiner.data.palette import BACKGROUND, BOX, COARSE, LESION, REFINED, REGION, TRUTH
+from ultrarefiner.evaluation.drawing import (
+    as_array,
+    contour,
+    note,
+    outline,
+    short_name,
+    show_image,
+    write_figure,
+)
+from ultrarefiner.evaluation.panel_check import check_row
 
 _COLUMNS = ("image", "coarse", "prompts", "refined", "truth")
 _SIDE = 2.3  # inches a picture
@@ -80,10 +84,10 @@ def panel_figure(panels: Sequence[Panel], path: str | os.PathLike[str], *, dots_
             threshold is not between 0 and 1.
 
     Example:
-        >>> import tempfile, torch
+        >>> import pathlib, tempfile, torch
         >>> mask = torch.zeros(1, 16, 16)
         >>> mask[:, 4:12, 4:12] = 1.0
-        >>> path = Path(tempfile.mkdtemp()) / "panels.png"
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "panels.png"
         >>> panel = Panel("a", torch.rand(1, 16, 16), mask, mask, mask, None, None, None, None, 1.0, 1.0)
         >>> panel_figure([panel], path, dots_per_inch=50)
         >>> path.stat().st_size > 1000
@@ -113,16 +117,14 @@ def panel_figure(panels: Sequence[Panel], path: str | os.PathLike[str], *, dots_
     for row, panel in enumerate(panels):
         _draw_row([figure.add_subplot(grid[row, column]) for column in range(len(_COLUMNS))], panel)
     figure.legend(handles=_legend(panels), loc="lower center", ncols=8, frameon=False, fontsize=8)
-    file_format = Path(path).suffix.lstrip(".") or "png"
-    with replaced_file(path) as file:
-        figure.savefig(file, format=file_format, dpi=dots_per_inch)
+    write_figure(figure, path, dots_per_inch=dots_per_inch)
 
 
 def _draw_row(axes: Sequence[Any], panel: Panel) -> None:
     image, coarse, prompts, refined, truth = axes
     change = panel.refined_dice - panel.coarse_dice
     window, level = _window(panel), panel.threshold
-    _picture(image, panel, _short(panel.name))
+    _picture(image, panel, short_name(panel.name, 30))
     _picture(coarse, panel, f"coarse ≥ {level:g}: Dice {panel.coarse_dice:.3f}", window)
     _picture(prompts, panel, "prompts", window)
     _picture(refined, panel, f"refined ≥ {level:g}: Dice {panel.refined_dice:.3f} ({change:+.3f})", window)
@@ -142,10 +144,8 @@ def _draw_row(axes: Sequence[Any], panel: Panel) -> None:
 
 
 def _picture(axis: Any, panel: Panel, title: str, window: Window | None = None) -> None:
-    picture = panel.image.detach().float().cpu().clamp(0, 1).permute(1, 2, 0).numpy()
-    grey = picture.shape[2] == 1
-    axis.imshow(picture[..., 0] if grey else picture, cmap="gray" if grey else None, vmin=0, vmax=1)
-    x0, y0, x1, y1 = window or (0, 0, picture.shape[1], picture.shape[0])
+    show_image(axis, panel.image)
+    x0, y0, x1, y1 = window or (0, 0, panel.image.shape[2], panel.image.shape[1])
     axis.set_xlim(x0 - 0.5, x1 - 0.5)
     axis.set_ylim(y1 - 0.5, y0 - 0.5)
     axis.set_title(title, fontsize=8, pad=3)
@@ -178,13 +178,13 @@ def _draw_prompts(axis: Any, panel: Panel) -> None:
     if panel.region is not None:
         _rectangle(axis, as_array(panel.region).tolist(), REGION, (0, (4, 2)), 1.6)
     if panel.box is not None:
-        _rectangle(axis, (as_array(panel.box) + 0.5).tolist(), _BOX, "-", 1.6)
+        _rectangle(axis, (as_array(panel.box) + 0.5).tolist(), BOX, "-", 1.6)
     if panel.points is None or panel.labels is None:
         if panel.box is None:
             note(axis, "no points, no box", "white")
         return
     points, labels = as_array(panel.points), panel.labels.detach().cpu().numpy()
-    for label, colour, marker, size in ((1, _LESION, "*", 140), (0, _BACKGROUND, "X", 60)):
+    for label, colour, marker, size in ((1, LESION, "*", 140), (0, BACKGROUND, "X", 60)):
         x, y = points[labels == label].T
         axis.scatter(x, y, s=size, c=colour, marker=marker, edgecolors="white", linewidths=0.8, zorder=5)
 
@@ -208,34 +208,17 @@ def _legend(panels: Sequence[Panel]) -> list[Line2D]:
         Line2D([], [], color="black", linewidth=1.0, linestyle="--", label="truth (white)"),
     ]
     if any(panel.points is not None for panel in panels):
-        entries += [marker(_LESION, "*", "lesion point"), marker(_BACKGROUND, "X", "background point")]
+        entries += [marker(LESION, "*", "lesion point"), marker(BACKGROUND, "X", "background point")]
     if any(panel.box is not None for panel in panels):
-        entries.append(Line2D([], [], color=_BOX, linewidth=1.5, label="box prompt"))
+        entries.append(Line2D([], [], color=BOX, linewidth=1.5, label="box prompt"))
     if any(panel.region is not None for panel in panels):
         entries.append(Line2D([], [], color=REGION, linewidth=1.5, linestyle=(0, (4, 2)), label="region SAM sees"))
     return entries
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= 30 else f"…{name[-29:]}"
-
-
 def _check(panel: Panel) -> None:
-    size = tuple(panel.image.shape[-2:])
-    if panel.image.ndim != 3 or panel.image.shape[0] not in (1, 3):
-        message = f"image of panel {panel.name!r} must be (1 or 3, h, w) in [0, 1]; got {tuple(panel.image.shape)}."
-        raise ValueError(message)
-    for field in ("coarse_probability", "refined_probability", "target"):
-        shape = tuple(getattr(panel, field).shape)
-        if shape != (1, *size):
-            message = (
-                f"{field} of panel {panel.name!r} must be on the image's pixels, {(1, *size)}; got {shape}. "
-                "Resize it to the image first."
-            )
-            raise ValueError(message)
-    if not 0 < panel.threshold < 1:
-        message = f"threshold of panel {panel.name!r} must be between 0 and 1, both excluded; got {panel.threshold}."
-        raise ValueError(message)
+    fields = ("coarse_probability", "refined_probability", "target")
+    check_row(panel.name, panel.image, {field: getattr(panel, field) for field in fields}, panel.threshold)
     if panel.points is not None and (panel.labels is None or len(panel.labels) != len(panel.points)):
         message = f"labels of panel {panel.name!r} must give one label a point; got {panel.labels}."
         raise ValueError(message)

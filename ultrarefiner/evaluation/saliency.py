@@ -22,7 +22,14 @@ class Attentive(Protocol):
     """A network that says what each patch takes from each; `ultrarefiner.TransUNet` is one."""
 
     def attention_weights(self, images: Tensor) -> Tensor:
-        """(b, layers, heads, n, n), rows sum to 1, the square patches row by row and no other token."""
+        """(b, layers, heads, n, n), rows sum to 1, the square patches row by row and no other token.
+
+        Args:
+            images: (b, c, h, w), grey or RGB in [0, 1].
+
+        Returns:
+            (b, layers, heads, n, n).
+        """
         ...
 
 

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor
 
-from ultrarefiner.evaluation.drawing import COARSE, REGION, TRUTH, contour, note
+from ultrarefiner.data.palette import COARSE, REGION, TRUTH
+from ultrarefiner.evaluation.drawing import contour, note, show_image
 
 _SIDE = 2.3  # inches a picture
 _STRENGTH = 0.75  # opacity of a map where it is 1
@@ -94,9 +95,7 @@ def draw_saliency(
 
 
 def _picture(axis: Any, image: Tensor, title: str, *, titled: bool) -> None:
-    picture = image.detach().float().cpu().clamp(0, 1).permute(1, 2, 0).numpy()
-    grey = picture.shape[2] == 1
-    axis.imshow(picture[..., 0] if grey else picture, cmap="gray" if grey else None, vmin=0, vmax=1)
+    show_image(axis, image)
     axis.set_axis_off()
     if titled:
         axis.set_title(title, fontsize=9, pad=4)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float
@@ -15,9 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor
 
-from ultrarefiner.checkpoints.files import replaced_file
-from ultrarefiner.evaluation.drawing import REFINED, TRUTH, as_array, contour, note
+from ultrarefiner.data.palette import REFINED, TRUTH
+from ultrarefiner.evaluation.drawing import as_array, contour, note, short_name, show_image, write_figure
 from ultrarefiner.evaluation.metrics import CaseMetrics
+from ultrarefiner.evaluation.panel_check import check_row
 
 _COLUMNS = 4
 _SIDE, _GAP, _TITLE, _FOOT = 2.6, 0.06, 0.3, 0.58  # inches: a picture's width, between, above each row, below all
@@ -64,11 +64,11 @@ def segmentation_figure(
             threshold is not between 0 and 1.
 
     Example:
-        >>> import tempfile, torch
+        >>> import pathlib, tempfile, torch
         >>> mask = torch.zeros(1, 16, 16)
         >>> mask[:, 4:12, 4:12] = 1.0
         >>> metrics = CaseMetrics(1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 64, 64)
-        >>> path = Path(tempfile.mkdtemp()) / "segmentation.png"
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "segmentation.png"
         >>> panel = SegmentationPanel("a", torch.rand(3, 16, 16), 0.9 * mask, mask, metrics)
         >>> segmentation_figure([panel], path, dots_per_inch=50)
         >>> path.stat().st_size > 1000
@@ -78,7 +78,8 @@ def segmentation_figure(
         message = "panels must hold at least one case to draw; got none."
         raise ValueError(message)
     for panel in panels:
-        _check(panel)
+        masks = {"probability": panel.probability, "target": panel.target}
+        check_row(panel.name, panel.image, masks, panel.threshold)
     heights = [_SIDE * min(max(p.image.shape[1] / p.image.shape[2], 0.3), 3.0) for p in panels]
     width, height = _COLUMNS * (_SIDE + _GAP) + _GAP, sum(heights) + len(panels) * _TITLE + _FOOT
     figure = Figure(figsize=(width, height), facecolor="white")
@@ -99,17 +100,14 @@ def segmentation_figure(
     ]
     middle = (places[3][0] + places[3][2] / 2, (_FOOT - 0.05) / height)
     figure.legend(handles=entries, loc="upper center", bbox_to_anchor=middle, ncols=2, frameon=False, fontsize=8)
-    with replaced_file(path) as file:
-        figure.savefig(file, format=Path(path).suffix.lstrip(".") or "png", dpi=dots_per_inch)
+    write_figure(figure, path, dots_per_inch=dots_per_inch)
 
 
 def _draw_row(axes: Sequence[Any], panel: SegmentationPanel) -> None:
     image, truth, heat, outlines = axes
     metrics = panel.metrics
     for axis in (image, outlines):
-        picture = panel.image.detach().float().cpu().clamp(0, 1).permute(1, 2, 0).numpy()
-        grey = picture.shape[2] == 1
-        axis.imshow(picture[..., 0] if grey else picture, cmap="gray" if grey else None, vmin=0, vmax=1)
+        show_image(axis, panel.image)
     truth.imshow(as_array(panel.target)[0] >= 0.5, cmap="gray", vmin=0, vmax=1)
     if metrics.target_pixels == 0:
         note(truth, "empty", "white")
@@ -118,7 +116,7 @@ def _draw_row(axes: Sequence[Any], panel: SegmentationPanel) -> None:
     contour(outlines, panel.probability, REFINED, "-", 1.8, level=panel.threshold, say_empty=True)
     contour(outlines, panel.target, TRUTH, "--", 0.9)
     titles = (
-        _short(panel.name),
+        short_name(panel.name, 32),
         f"truth: {metrics.target_pixels} px",
         f"probability: up to {float(panel.probability.max()):.2f}",
         f"Dice {metrics.dice:.3f}, IoU {metrics.iou:.3f}, HD95 {metrics.hd95:.1f} px",
@@ -138,25 +136,3 @@ def _colour_bar(axis: Any, thresholds: Sequence[float]) -> None:
     axis.tick_params(labelsize=8, pad=2)
     for threshold in thresholds:
         axis.axvline(threshold, color=TRUTH, linewidth=1.5)
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 32 else f"…{name[-31:]}"
-
-
-def _check(panel: SegmentationPanel) -> None:
-    size = tuple(panel.image.shape[-2:])
-    if panel.image.ndim != 3 or panel.image.shape[0] not in (1, 3):
-        message = f"image of panel {panel.name!r} must be (1 or 3, h, w) in [0, 1]; got {tuple(panel.image.shape)}."
-        raise ValueError(message)
-    for field in ("probability", "target"):
-        shape = tuple(getattr(panel, field).shape)
-        if shape != (1, *size):
-            message = (
-                f"{field} of panel {panel.name!r} must be on the image's pixels, {(1, *size)}; got {shape}. "
-                "Resize it to the image first."
-            )
-            raise ValueError(message)
-    if not 0 < panel.threshold < 1:
-        message = f"threshold of panel {panel.name!r} must be between 0 and 1, both excluded; got {panel.threshold}."
-        raise ValueError(message)

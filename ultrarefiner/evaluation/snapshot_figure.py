@@ -16,7 +16,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from ultrarefiner.evaluation.drawing import REFINED, TRUTH, as_array, contour, outline
+from ultrarefiner.data.palette import REFINED, TRUTH
+from ultrarefiner.evaluation.drawing import as_array, contour, outline, short_name
 from ultrarefiner.ops.boxes import fill_box, tight_box
 
 _SIDE = 2.3  # inches a picture
@@ -157,7 +158,7 @@ def _draw_row(axes: Sequence[Any], row: SnapshotRow, *, titled: bool, boxes_only
     for axis in (soft, hard):
         contour(axis, true, TRUTH, "--", 0.9)
     text.set_axis_off()
-    text.text(0.02, 1.0, _short(row.name), fontsize=9, fontweight="bold", va="top", transform=text.transAxes)
+    text.text(0.02, 1.0, short_name(row.name, 20), fontsize=9, fontweight="bold", va="top", transform=text.transAxes)
     lines = _scores(snapshot_scores(row), boxes_only=boxes_only)
     # Points, not shares of the row: rows are of different height.
     text.annotate(
@@ -229,10 +230,6 @@ def _shape(row: SnapshotRow) -> float:
 def _dice(first: Tensor, second: Tensor) -> float:
     total = int(first.sum() + second.sum())
     return 2 * int((first & second).sum()) / total if total else 1.0
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 20 else f"…{name[-19:]}"
 
 
 def _check(row: SnapshotRow) -> None:

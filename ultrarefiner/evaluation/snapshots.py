@@ -65,7 +65,11 @@ class Snapshots:
         self.batches = tuple(collate([_fitted(cases[index], size)]) for index in range(len(cases)))
 
     def __call__(self, moment: FinishedEpoch) -> None:
-        """Draw if it is time."""
+        """Draw if it is time.
+
+        Raises:
+            ValueError: the model does not give one mask an image, on the pixels of the batch.
+        """
         if not is_due(moment, self.every):
             return
         rows = []

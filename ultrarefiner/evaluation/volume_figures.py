@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor
 
-from ultrarefiner.checkpoints.files import replaced_file
-from ultrarefiner.evaluation.drawing import REFINED, TRUTH, contour, note
+from ultrarefiner.data.palette import REFINED, TRUTH
+from ultrarefiner.evaluation.drawing import contour, note, short_name, write_figure
 from ultrarefiner.evaluation.metrics import CaseMetrics, Spacing
 
 _WIDTH = 3.0  # inches a picture
@@ -61,12 +60,12 @@ def volume_figure(
         ValueError: there is nothing to draw, or a mask is not on its image's pixels.
 
     Example:
-        >>> import tempfile, torch
+        >>> import pathlib, tempfile, torch
         >>> from ultrarefiner.evaluation import SlicePanel, volume_figure
         >>> mask = torch.zeros(1, 16, 16, dtype=torch.bool)
         >>> mask[:, 4:12, 4:12] = True
         >>> metrics = CaseMetrics(1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 64, 64)
-        >>> path = Path(tempfile.mkdtemp()) / "volumes.png"
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "volumes.png"
         >>> slice_panel = SlicePanel("p1/slice_003", "best", torch.rand(1, 16, 16), mask, mask, metrics, (0.5, 0.5))
         >>> volume_figure([[slice_panel]], path, dots_per_inch=50)
         >>> path.stat().st_size > 1000
@@ -93,8 +92,7 @@ def volume_figure(
         Line2D([], [], color="black", linewidth=1.0, linestyle="--", label="truth (white)"),
     ]
     figure.legend(handles=entries, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
-    with replaced_file(path) as file:
-        figure.savefig(file, format=Path(path).suffix.lstrip(".") or "png", dpi=dots_per_inch)
+    write_figure(figure, path, dots_per_inch=dots_per_inch)
 
 
 def _draw(axis: Any, panel: SlicePanel) -> None:
@@ -108,7 +106,7 @@ def _draw(axis: Any, panel: SlicePanel) -> None:
     if missing:
         note(axis, f"{' and '.join(missing)} empty", "white")
     axis.set_title(
-        f"{_short(panel.name)}\n{panel.rank}: Dice {panel.metrics.dice:.3f}, HD95 {panel.metrics.hd95:.2f} mm",
+        f"{short_name(panel.name, 34)}\n{panel.rank}: Dice {panel.metrics.dice:.3f}, HD95 {panel.metrics.hd95:.2f} mm",
         fontsize=7,
         pad=3,
     )
@@ -118,10 +116,6 @@ def _draw(axis: Any, panel: SlicePanel) -> None:
 def _proportion(panel: SlicePanel) -> float:
     height, width = panel.image.shape[-2:]
     return float(np.clip(height * panel.spacing[0] / (width * panel.spacing[1]), 0.3, 3.0))
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 34 else f"…{name[-33:]}"
 
 
 def _check(panel: SlicePanel) -> None:

@@ -84,6 +84,9 @@ class DeepSupervision(nn.Module):
             weight: of hard pixels.
             sides: number of side outputs.
 
+        Raises:
+            ValueError: sides is no whole number of at least 1.
+
         Example:
             >>> [type(loss).__name__ for loss in DeepSupervision.paper(sides=1).loss]
             ['BinaryCrossEntropyLoss', 'AGBCELoss']

@@ -4,7 +4,9 @@ from ultrarefiner.networks.backbone_unet import BackboneUNet
 from ultrarefiner.networks.foreground import ForegroundLogits, foreground_logits
 from ultrarefiner.networks.hardnet import HarDBlock, HarDNet, build_hardnet
 from ultrarefiner.networks.light_decoder import LightDecoder
+from ultrarefiner.networks.logits_of import LogitsOf
 from ultrarefiner.networks.segvol import SegVol, SegVolOutput, SegVolTextEncoder, build_segvol
+from ultrarefiner.networks.standardised_input import StandardisedInput
 from ultrarefiner.networks.transunet import TransUNet, build_microsegnet, build_transunet
 
 __all__ = [
@@ -13,9 +15,11 @@ __all__ = [
     "HarDBlock",
     "HarDNet",
     "LightDecoder",
+    "LogitsOf",
     "SegVol",
     "SegVolOutput",
     "SegVolTextEncoder",
+    "StandardisedInput",
     "TransUNet",
     "build_hardnet",
     "build_microsegnet",

@@ -85,6 +85,12 @@ class BackboneUNet(nn.Module):
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
         """Logits of grey or RGB images in [0, 1].
 
+        Args:
+            images: grey or RGB in [0, 1], sides multiples of 32.
+
+        Returns:
+            One logit a pixel and class.
+
         Raises:
             ValueError: a side is no multiple of 32.
         """

@@ -62,7 +62,14 @@ class ForegroundLogits(nn.Module):
         self.network = network
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"] | MultiScaleLogits:
-        """The lesions' logits; side logits are read in the same way."""
+        """The lesions' logits; side logits are read in the same way.
+
+        Args:
+            images: as the network wants them.
+
+        Returns:
+            Of every class but the background, its log odds against all the others.
+        """
         answer = self.network(images)
         if isinstance(answer, MultiScaleLogits):
             return MultiScaleLogits(

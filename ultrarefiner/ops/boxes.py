@@ -37,6 +37,12 @@ def soft_box(
 def tight_box(mask: Bool[Tensor, "*batch h w"]) -> Float[Tensor, "*batch 4"]:
     """The smallest box around the True pixels; an empty mask has the box (0, 0, 0, 0). Not differentiable.
 
+    Args:
+        mask: True inside.
+
+    Returns:
+        (x0, y0, x1, y1) in pixel edges.
+
     Example:
         >>> mask = torch.zeros(8, 8, dtype=torch.bool)
         >>> mask[2:4, 1:7] = True
@@ -56,6 +62,12 @@ def tight_box(mask: Bool[Tensor, "*batch h w"]) -> Float[Tensor, "*batch 4"]:
 def fill_box(probability: Float[Tensor, "*batch h w"] | Bool[Tensor, "*batch h w"]) -> Float[Tensor, "*batch h w"]:
     """The tight box of each mask at 0.5 as a mask of 0 and 1; empty where the mask is. Not differentiable.
 
+    Args:
+        probability: soft masks in [0, 1], or masks.
+
+    Returns:
+        Masks of 0 and 1 on the same pixels.
+
     Example:
         >>> fill_box(torch.tensor([[0.9, 0.0], [0.0, 0.7]]))
         tensor([[1., 1.],
@@ -71,6 +83,13 @@ def fill_box(probability: Float[Tensor, "*batch h w"] | Bool[Tensor, "*batch h w
 
 def expand_box(boxes: Float[Tensor, "*batch 4"], fraction: float) -> Float[Tensor, "*batch 4"]:
     """Move every side outwards by ``fraction`` of the box's own width or height.
+
+    Args:
+        boxes: (x0, y0, x1, y1) in pixel edges.
+        fraction: of the width left and right, of the height above and below; at least 0.
+
+    Returns:
+        Larger boxes around the same centres, which may leave the frame.
 
     Example:
         >>> expand_box(torch.tensor([10.0, 10.0, 20.0, 30.0]), 0.2)
@@ -90,6 +109,9 @@ def jitter_box(boxes: Float[Tensor, "*batch 4"], share: float, generator: torch.
         share: in [0, 0.5); 0 changes nothing.
         generator: on the CPU.
 
+    Returns:
+        Boxes in pixel edges, which may leave the frame by the share.
+
     Example:
         >>> jitter_box(torch.tensor([[[0.0, 0.0, 10.0, 20.0]]]), 0.0, torch.Generator())
         tensor([[[ 0.,  0., 10., 20.]]])
@@ -108,6 +130,13 @@ def jitter_box(boxes: Float[Tensor, "*batch 4"], share: float, generator: torch.
 
 def clip_box(boxes: Float[Tensor, "*batch 4"], size: Sequence[int]) -> Float[Tensor, "*batch 4"]:
     """Cut boxes off at the borders of a frame of ``size`` = (height, width).
+
+    Args:
+        boxes: (x0, y0, x1, y1) in pixel edges.
+        size: (height, width) of the frame.
+
+    Returns:
+        The boxes' parts inside the frame; a box outside it has no area.
 
     Example:
         >>> clip_box(torch.tensor([-3.0, 2.0, 50.0, 9.0]), (10, 40))
@@ -129,7 +158,10 @@ def box_profile(
         low: lower limits, pixel edges.
         high: upper limits, pixel edges.
         length: number of pixels of the axis.
-        softness: t, in pixels, above 0; smaller is harder.
+        softness: t, in pixels, above 0, a number or (*batch, 1); smaller is harder.
+
+    Returns:
+        A number in (0, 1) for each pixel of the axis.
 
     Example:
         >>> box_profile(torch.tensor(1.0), torch.tensor(3.0), 4, softness=0.01).round()
@@ -149,6 +181,9 @@ def box_to_mask(
         boxes: (x0, y0, x1, y1) in pixel edges.
         size: (height, width) of the mask.
         softness: width of the edges in pixels, see `box_profile`.
+
+    Returns:
+        A mask for each box; differentiable in the box.
 
     Example:
         >>> box_to_mask(torch.tensor([1.0, 0.0, 3.0, 1.0]), (2, 4), softness=0.01).round()

@@ -17,6 +17,10 @@ from torch import Tensor
 def check_probability(probability: Tensor, name: str = "probability") -> None:
     """Raise unless a tensor is a batch of soft masks: (b, k, h, w), floating point, in [0, 1], no NaN.
 
+    Args:
+        probability: what claims to be soft masks (b, k, h, w).
+        name: what the message calls it.
+
     Raises:
         ValueError: the rank, the dtype or a value is not that of a soft mask.
 
@@ -35,6 +39,10 @@ def check_probability(probability: Tensor, name: str = "probability") -> None:
 
 def check_images(images: Tensor, name: str = "images") -> None:
     """Raise unless a tensor is a batch of images: (b, 1 or 3, h, w), floating point, in [0, 1], no NaN.
+
+    Args:
+        images: what claims to be images (b, c, h, w).
+        name: what the message calls it.
 
     Raises:
         ValueError: the rank, the channels, the dtype or a value is not that of an image.

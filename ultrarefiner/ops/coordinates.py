@@ -19,6 +19,12 @@ from torch import Tensor
 def index_to_edge(coordinates: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Pixel indices (first centre at 0) to pixel edges (first pixel from 0 to 1).
 
+    Args:
+        coordinates: in pixel indices.
+
+    Returns:
+        The same plus one half.
+
     Example:
         >>> index_to_edge(torch.tensor([0.0, 9.0]))
         tensor([0.5000, 9.5000])
@@ -29,6 +35,12 @@ def index_to_edge(coordinates: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape
 def edge_to_index(coordinates: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Pixel edges (first pixel from 0 to 1) to pixel indices (first centre at 0); the inverse of `index_to_edge`.
 
+    Args:
+        coordinates: in pixel edges.
+
+    Returns:
+        The same less one half.
+
     Example:
         >>> edge_to_index(torch.tensor([0.5, 9.5]))
         tensor([0., 9.])
@@ -38,6 +50,13 @@ def edge_to_index(coordinates: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape
 
 def pixel_centres(length: int, like: Tensor) -> Float[Tensor, " length"]:
     """Centres of a row of pixels in edge coordinates: 0.5, 1.5, …; float32, or float64 where ``like`` is.
+
+    Args:
+        length: number of pixels of the axis.
+        like: a tensor whose dtype and device the answer has.
+
+    Returns:
+        0.5, 1.5 ... in pixel edges.
 
     Example:
         >>> pixel_centres(3, torch.zeros(1))
@@ -89,12 +108,26 @@ class Frame:
         return replace(self, source=(int(size[0]), int(size[1])))
 
     def to_frame(self, coordinates: Float[Tensor, "*shape xy"]) -> Float[Tensor, "*shape xy"]:
-        """Points (x, y) or boxes (x0, y0, x1, y1), in source edges, to frame edges."""
+        """Points (x, y) or boxes (x0, y0, x1, y1), in source edges, to frame edges.
+
+        Args:
+            coordinates: in source edges; the last axis is x, y, x, y ...
+
+        Returns:
+            The same in edges of the frame's pixels.
+        """
         vertical, horizontal = self.scale
         return _scale_pairs(coordinates, horizontal, vertical)
 
     def from_frame(self, coordinates: Float[Tensor, "*shape xy"]) -> Float[Tensor, "*shape xy"]:
-        """Points or boxes in frame edges to source edges; the inverse of `to_frame`."""
+        """Points or boxes in frame edges to source edges; the inverse of `to_frame`.
+
+        Args:
+            coordinates: in frame edges; the last axis is x, y, x, y ...
+
+        Returns:
+            The same in edges of the source's pixels.
+        """
         vertical, horizontal = self.scale
         return _scale_pairs(coordinates, 1 / horizontal, 1 / vertical)
 

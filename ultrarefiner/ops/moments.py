@@ -69,6 +69,13 @@ def remove_floor(probability: Float[Tensor, "b k h w"], floor: float) -> Float[T
 
     Continuously differentiable, exactly 0 up to the floor, close to P - f well above it.
 
+    Args:
+        probability: soft masks in [0, 1].
+        floor: f, at least 0; 0 changes nothing.
+
+    Returns:
+        In [0, 1], nowhere above the mask.
+
     Example:
         >>> remove_floor(torch.tensor([[[[0.01, 0.02, 1.0]]]]), 0.01)
         tensor([[[[0.0000, 0.0050, 0.9801]]]])

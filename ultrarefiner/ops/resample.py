@@ -55,6 +55,14 @@ def apply_weights(
 ) -> Float[Tensor, "*batch new_h new_w"]:
     """Resample a picture: ``rows @ picture @ columns.T``, in float32 or wider, whatever autocast says.
 
+    Args:
+        picture: any pictures.
+        rows: weights of the old rows in each new one, from `linear_weights`.
+        columns: the same of the columns.
+
+    Returns:
+        The pictures on the new raster.
+
     Example:
         >>> apply_weights(torch.ones(1, 1, 2, 2), torch.full((1, 2), 0.5), torch.full((3, 2), 0.5)).shape
         torch.Size([1, 1, 1, 3])

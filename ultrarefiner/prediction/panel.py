@@ -13,14 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ultrarefiner.data.fit import FitToSquare
-
-# Okabe and Ito's palette, as in the figures of ultrarefiner.evaluation: told apart with any colour vision, and on grey.
-COARSE = "#E69F00"
-REFINED = "#56B4E9"
-REGION = "#CC79A7"
-LESION = "#009E73"
-BACKGROUND = "#D55E00"
-BOX = "#F0E442"
+from ultrarefiner.data.palette import BACKGROUND, BOX, COARSE, LESION, REFINED, REGION
 
 _SIDE = 360  # pixels of a column
 _GAP = 12

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float
 from torch import Tensor
 
-_LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, as `ultrarefiner.data.read_image`
+from ultrarefiner.data.channels import in_channels
+
 _DARK = 0.25
 
 
@@ -81,25 +82,6 @@ def as_image(image: Any, *, colour: bool = False) -> Float[Tensor, "c h w"]:
     if scaled.shape[2] in (2, 4):
         scaled = scaled[:, :, :-1] * scaled[:, :, -1:]
     return in_channels(scaled, colour=colour)
-
-
-def in_channels(numbers: Float32[np.ndarray, "h w c"], *, colour: bool) -> Float[Tensor, "channels h w"]:
-    """Numbers with one channel or three as a grey image, or as RGB.
-
-    Args:
-        numbers: in [0, 1].
-        colour: whether RGB is wanted.
-
-    Example:
-        >>> in_channels(np.ones((2, 2, 3), np.float32), colour=False).shape
-        torch.Size([1, 2, 2])
-    """
-    if colour:
-        numbers = np.broadcast_to(numbers, (*numbers.shape[:2], 3))
-    elif numbers.shape[2] == 3:
-        numbers = (numbers @ np.asarray(_LUMINANCE, dtype=np.float32))[:, :, None]
-    channels_first = np.ascontiguousarray(numbers.transpose(2, 0, 1), dtype=np.float32)
-    return torch.from_numpy(np.clip(channels_first, 0.0, 1.0))
 
 
 def stretched(image: Float[Tensor, "c h w"], *, stretch: bool) -> tuple[Float[Tensor, "c h w"], tuple[str, ...]]:

@@ -11,11 +11,12 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from ultrarefiner.data.channels import in_channels
 from ultrarefiner.data.images import read_colours
 from ultrarefiner.data.nifti import SUFFIXES as NIFTI_SUFFIXES
 from ultrarefiner.data.nifti import read_header, read_voxels
 from ultrarefiner.prediction.dicom import frame_count, frame_numbers, is_dicom, pixel_spacing, read_dicom
-from ultrarefiner.prediction.picture import Picture, in_channels, stretched
+from ultrarefiner.prediction.picture import Picture, stretched
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 Kind = Literal["picture", "dicom", "nifti"]

@@ -53,6 +53,9 @@ def refine_in_rounds(
         content_sizes: (height, width) of what of each image is not padding right or below; None for all of it.
         rounds: how often to refine, at least 1; with 1 this is the model without its acceptance rule.
 
+    Returns:
+        The last round's masks, what SAM was told in it, and the coarse masks.
+
     Raises:
         ValueError: rounds is below 1, or the images are not images.
 

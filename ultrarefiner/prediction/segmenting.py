@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ultrarefiner.data.fit import FitToSquare
-from ultrarefiner.ops.coordinates import edge_to_index, index_to_edge, pad_frame
+from ultrarefiner.data.restoring import RestoredMasks, restored_masks
 from ultrarefiner.prediction.confidence import soft_dice_confidence
 from ultrarefiner.prediction.picture import Picture, as_image
 from ultrarefiner.prediction.predictor import Precision, Prediction, Predictor
@@ -21,35 +21,28 @@ from ultrarefiner.systems import UltraRefiner
 
 
 @dataclass(frozen=True)
-class PredictedMasks:
+class PredictedMasks(RestoredMasks):
     """Both masks of one image, on its own pixels, on the CPU; k is 1 for a model of one lesion class.
 
     Attributes:
         coarse_probability: the coarse network's masks.
         refined_probability: the final masks, after gate and acceptance rule.
-        threshold: probability from which on a pixel is lesion.
-        iou: SAM's own estimate of the IoU of the mask it proposed; 0 where the coarse mask was empty.
-        confidence: of the final masks drawn at the threshold, see `soft_dice_confidence`.
-        accepted: False where the acceptance rule kept the coarse mask; None without a rule.
         points: the point prompts (x, y) in pixel indices of the image; None if SAM was told none. What was told about
             an empty mask means nothing, see ``refinable``.
         labels: 1 for lesion, 0 for background, -1 for no point.
         box: the box prompt (x0, y0, x1, y1) in pixel indices of the image, or None.
         region: what SAM looked at, (x0, y0, x1, y1) in pixel edges of the image; None for all of it.
         refinable: False where the coarse mask was empty and nothing was asked of SAM.
+        threshold: probability from which on a pixel is lesion.
+        iou: SAM's own estimate of the IoU of the mask it proposed; 0 where the coarse mask was empty.
+        confidence: of the final masks drawn at the threshold, see `soft_dice_confidence`.
+        accepted: False where the acceptance rule kept the coarse mask; None without a rule.
     """
 
-    coarse_probability: Float[Tensor, "k h w"]
-    refined_probability: Float[Tensor, "k h w"]
     threshold: float
     iou: Float[Tensor, " k"]
     confidence: Float[Tensor, " k"]
     accepted: Bool[Tensor, " k"] | None
-    points: Float[Tensor, "k n 2"] | None
-    labels: Int[Tensor, "k n"] | None
-    box: Float[Tensor, "k 4"] | None
-    region: Float[Tensor, "k 4"] | None
-    refinable: Bool[Tensor, " k"]
 
     @property
     def mask(self) -> Bool[Tensor, "k h w"]:
@@ -126,28 +119,13 @@ def restored(
         size: (height, width) of the picture.
         threshold: probability in (0, 1) from which on a pixel is lesion.
     """
-    frame = pad_frame(size, fit.size)
-    prompts = prediction.prompts
-
-    def place(coordinates: Tensor | None, *, indices: bool) -> Tensor | None:
-        if coordinates is None:
-            return None
-        edges = coordinates[index].float().cpu()
-        return edge_to_index(frame.from_frame(index_to_edge(edges))) if indices else frame.from_frame(edges)
-
-    refined = fit.restore(prediction.refined_probability[index].float().cpu(), size).clamp(0, 1)
+    masks = restored_masks(prediction, index, fit=fit, size=size)
     return PredictedMasks(
-        coarse_probability=fit.restore(prediction.coarse_probability[index].float().cpu(), size).clamp(0, 1),
-        refined_probability=refined,
+        **vars(masks),
         threshold=threshold,
         iou=prediction.iou[index].cpu(),
-        confidence=soft_dice_confidence(refined, threshold),
+        confidence=soft_dice_confidence(masks.refined_probability, threshold),
         accepted=None if prediction.accepted is None else prediction.accepted[index].cpu(),
-        points=place(prompts.points, indices=True),
-        labels=None if prompts.labels is None else prompts.labels[index].cpu(),
-        box=place(prompts.boxes, indices=True),
-        region=place(prediction.regions, indices=False),
-        refinable=prompts.valid[index].cpu(),
     )
 
 

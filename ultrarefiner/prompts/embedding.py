@@ -61,7 +61,14 @@ class PromptModule(nn.Module):
             _ = nn.init.xavier_uniform_(parameter) if parameter.ndim > 1 else nn.init.zeros_(parameter)
 
     def forward(self, embeddings: Float[Tensor, "b d h w"]) -> Prompts:
-        """The prompts of each image, for one mask each; all valid."""
+        """The prompts of each image, for one mask each; all valid.
+
+        Args:
+            embeddings: SAM's of the images.
+
+        Returns:
+            Points with soft labels, a box and a dense embedding.
+        """
         seen = self.sparse(embeddings)
         places = rearrange(self.point_head(seen).sigmoid(), "b (n xy) -> b 1 n xy", xy=2)
         corners = rearrange(self.box_head(seen).sigmoid(), "b (corner xy) -> b 1 corner xy", xy=2)
@@ -129,7 +136,14 @@ class TokenPromptModule(nn.Module):
         )
 
     def forward(self, embeddings: Float[Tensor, "b d h w"]) -> Prompts:
-        """The prompts of each image, for one mask each; all valid."""
+        """The prompts of each image, for one mask each; all valid.
+
+        Args:
+            embeddings: SAM's of the images.
+
+        Returns:
+            Tokens and a dense embedding.
+        """
         seen = self.trunk(embeddings)
         return Prompts(
             points=None,

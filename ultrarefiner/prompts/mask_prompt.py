@@ -12,6 +12,7 @@ from ultrarefiner.ops.coordinates import Frame
 from ultrarefiner.ops.resample import apply_weights, linear_weights
 
 MaskStyle = Literal["direct", "gaussian"]
+"""How a soft mask becomes SAM's mask prompt: its logits, or a Gaussian of its place and extent."""
 
 MASK_PROMPT_STRIDE = 4
 """SAM's frame pixels a mask-prompt pixel, on each axis."""

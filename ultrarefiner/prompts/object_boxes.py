@@ -40,6 +40,9 @@ def tight_object_box(
             one for each. A box stays inside the volume and keeps at least a voxel on each axis.
         generator: on the CPU; needed where jitter is not 0.
 
+    Returns:
+        The boxes in voxel indices, and which are valid: those of an empty mask are not.
+
     Raises:
         ValueError: the mask is no mask, jitter is below 0, not one for each axis, or comes without a generator.
 
@@ -70,6 +73,9 @@ def box_from_middle_slice(
         mask: see `tight_object_box`; volumes only.
         jitter: see `tight_object_box`.
         generator: see `tight_object_box`.
+
+    Returns:
+        The boxes in voxel indices, and which are valid: those of an empty mask are not.
 
     Raises:
         ValueError: see `tight_object_box`; or the mask is an image.

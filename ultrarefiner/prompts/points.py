@@ -64,6 +64,9 @@ class Centroid:
     Attributes:
         gamma: 1 is the plain centroid; 2, the published code's, concentrates it where the network is sure. At least 1,
             since below it the gradient is infinite at P = 0.
+
+    Raises:
+        ValueError: gamma is below 1.
     """
 
     gamma: float = 1.0
@@ -159,6 +162,9 @@ class MeanShift:
     Attributes:
         steps: number of mean-shift steps.
         bandwidth: standard deviation of K as a share of SAM's frame.
+
+    Raises:
+        ValueError: bandwidth is not above 0, or steps is below 0.
     """
 
     steps: int = 3

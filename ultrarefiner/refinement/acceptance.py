@@ -52,7 +52,16 @@ class AcceptanceRule(nn.Module):
         refined_probability: Float[Tensor, "b k h w"],
         iou: Float[Tensor, "b k"],
     ) -> Bool[Tensor, "b k"]:
-        """Which refined masks are taken."""
+        """Which refined masks are taken.
+
+        Args:
+            coarse_probability: the coarse network's masks, in [0, 1].
+            refined_probability: the refined masks on the same pixels, in [0, 1].
+            iou: SAM's estimate of each refined mask's intersection over union.
+
+        Returns:
+            True where the refined mask is taken.
+        """
         with torch.no_grad():
             first, second = ((mask >= 0.5).float() for mask in (coarse_probability, refined_probability))
             agreement = dice_coefficient(first, second)

@@ -154,6 +154,9 @@ class GRUCorrection(nn.Module):
             clicks: whose surroundings are searched for errors: the new click, or all clicks so far.
             state: of the last correction of these volumes; None at the first click.
 
+        Returns:
+            The corrected logits, and the state for the next click.
+
         Raises:
             ValueError: logits or clicks do not fit, a click lies outside, the state is another batch's, or the weights
                 make values that are not finite.

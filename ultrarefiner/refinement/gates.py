@@ -12,10 +12,19 @@ from torch import Tensor, nn
 
 @runtime_checkable
 class Gate(Protocol):
-    """What `UltraRefiner` asks of a gate."""
+    """What `UltraRefiner` asks of a gate, which is an `nn.Module` besides: it moves, trains and is saved with it."""
 
     def __call__(self, images: Tensor, coarse_probability: Tensor, refined_probability: Tensor) -> Tensor:
-        """The share of the refined mask in [0, 1], pixel by pixel."""
+        """The share of the refined mask in [0, 1], pixel by pixel.
+
+        Args:
+            images: (b, c, h, w), grey or RGB in [0, 1].
+            coarse_probability: (b, k, h, w), the coarse network's masks, in [0, 1].
+            refined_probability: (b, k, h, w), SAM's masks on the same pixels, in [0, 1].
+
+        Returns:
+            (b, k, h, w), in [0, 1]: 0 keeps the coarse mask, 1 takes SAM's.
+        """
         ...
 
     def settings(self) -> dict[str, Any]:
@@ -29,6 +38,14 @@ def blend(
     gate: Float[Tensor, "b k h w"],
 ) -> Float[Tensor, "b k h w"]:
     r"""The gated mask :math:`c + g (s - c)`, in probability space.
+
+    Args:
+        coarse_probability: c, in [0, 1].
+        refined_probability: s, in [0, 1].
+        gate: g, in [0, 1].
+
+    Returns:
+        In [0, 1], between the two masks.
 
     Example:
         >>> blend(torch.tensor([[[[0.2]]]]), torch.tensor([[[[0.8]]]]), torch.tensor([[[[0.5]]]])).item()
@@ -80,7 +97,16 @@ class UncertaintyGate(nn.Module):
         coarse_probability: Float[Tensor, "b k h w"],
         refined_probability: Float[Tensor, "b k h w"],  # noqa: ARG002 - likewise
     ) -> Float[Tensor, "b k h w"]:
-        """The gate of every pixel; it looks at the coarse mask alone."""
+        """The gate of every pixel; it looks at the coarse mask alone.
+
+        Args:
+            images: grey or RGB in [0, 1].
+            coarse_probability: the coarse network's masks, in [0, 1].
+            refined_probability: SAM's masks on the same pixels, in [0, 1].
+
+        Returns:
+            In [0, 1]: 0 keeps the coarse mask, 1 takes SAM's.
+        """
         # (sqrt(d^2 + e^2) - e) / (sqrt(1 + e^2) - e) is 0 at d = 0 and 1 at d = 1, smooth between.
         epsilon = self.EPSILON
         distance = ((2 * coarse_probability - 1).square() + epsilon**2).sqrt()
@@ -137,7 +163,16 @@ class LearnedGate(nn.Module):
         coarse_probability: Float[Tensor, "b k h w"],
         refined_probability: Float[Tensor, "b k h w"],
     ) -> Float[Tensor, "b k h w"]:
-        """The gate of every pixel of every mask; masks of one image do not see one another."""
+        """The gate of every pixel of every mask; masks of one image do not see one another.
+
+        Args:
+            images: grey or RGB in [0, 1].
+            coarse_probability: the coarse network's masks, in [0, 1].
+            refined_probability: SAM's masks on the same pixels, in [0, 1].
+
+        Returns:
+            In [0, 1]: 0 keeps the coarse mask, 1 takes SAM's.
+        """
         grey = images.mean(1, keepdim=True).expand_as(coarse_probability)
         seen = torch.stack([grey, coarse_probability, refined_probability], 2)
         gate = self.layers(rearrange(seen, "b k c h w -> (b k) c h w").to(next(self.layers.parameters()).dtype))
@@ -178,7 +213,16 @@ class ProductGate(nn.Module):
         coarse_probability: Float[Tensor, "b k h w"],
         refined_probability: Float[Tensor, "b k h w"],
     ) -> Float[Tensor, "b k h w"]:
-        """The product, pixel by pixel."""
+        """The product, pixel by pixel.
+
+        Args:
+            images: grey or RGB in [0, 1].
+            coarse_probability: the coarse network's masks, in [0, 1].
+            refined_probability: SAM's masks on the same pixels, in [0, 1].
+
+        Returns:
+            In [0, 1]: 0 keeps the coarse mask, 1 takes SAM's.
+        """
         product = torch.ones_like(coarse_probability)
         for gate in self.gates:
             product = product * gate(images, coarse_probability, refined_probability)

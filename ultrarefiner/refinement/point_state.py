@@ -36,6 +36,13 @@ def unit_coordinates(indices: Int[Tensor, "b n d"], size: Sequence[int]) -> Floa
 
     An axis of a single voxel has the coordinate 0.
 
+    Args:
+        indices: of voxels, in the order of the array's axes.
+        size: of the volume, (d, h, w) or (h, w).
+
+    Returns:
+        In [0, 1] for voxels inside.
+
     Example:
         >>> unit_coordinates(torch.tensor([[[0, 2, 0]]]), (3, 5, 1))
         tensor([[[0.0000, 0.5000, 0.0000]]])
@@ -62,6 +69,9 @@ def build_state(
         errors: from `select_errors`, as many.
         context: the first click's coordinates in [0, 1]; 0 where there was none.
         size: of the volume, (d, h, w) or (h, w).
+
+    Returns:
+        The features, 2K rows for each volume, uncertain points first.
 
     Raises:
         ValueError: there are not as many errors as uncertain points, or the errors have no labels.

@@ -109,6 +109,14 @@ def written_voxels(
 ) -> Bool[Tensor, "b 1 *space"]:
     """Where `write_points` writes: the voxels on which a valid point has a weight above 0.
 
+    Args:
+        positions: in voxel indices, fractions too.
+        valid: False for padding.
+        size: of the volume, (d, h, w) or (h, w).
+
+    Returns:
+        True where something is written.
+
     Example:
         >>> written_voxels(torch.tensor([[[0.0, 2.25]]]), torch.ones(1, 1, dtype=torch.bool), (1, 4))
         tensor([[[[False, False,  True,  True]]]])

@@ -40,6 +40,9 @@ class PublishedGRUBlock(nn.Module):
         Args:
             sequence: the states so far, two steps for each click: K uncertain rows, then K errors, flattened.
             coordinates: of the latest 2K points.
+
+        Returns:
+            In (0, 1), one for each row of ``coordinates``.
         """
         last = self.gru(sequence)[0][:, -1]
         return torch.sigmoid(self.fc_prob(torch.cat([last, coordinates.flatten(1)], 1)))

@@ -74,6 +74,9 @@ class WrittenClicks(nn.Module):
             clicks: all that are to be written; a volume without a valid one stays as it is.
             state: not looked at; there for the sake of `GRUCorrection`'s place.
 
+        Returns:
+            The logits with the clicks in them.
+
         Raises:
             ValueError: logits or clicks do not fit, or a click lies outside.
         """

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from ultrarefiner.sam.backbone_encoder import BackboneEncoder
-from ultrarefiner.sam.builders import SIZES, SAMSize, build_light_sam, build_sam
+from ultrarefiner.sam.builders import SIZES, SAMSize, build_light_sam, build_mobile_sam, build_sam
 from ultrarefiner.sam.decoding import decode
 from ultrarefiner.sam.inputs import InputPolicy, MedSAMInput, SAMInput, TwiceNormalisedInput
+from ultrarefiner.sam.mobile_encoder import MobileEncoder
 from ultrarefiner.sam.model import SAM, SAMLike, encode_images
 from ultrarefiner.sam.prompt_embedding import dense_position, embed_prompts
 
@@ -15,11 +16,13 @@ __all__ = [
     "BackboneEncoder",
     "InputPolicy",
     "MedSAMInput",
+    "MobileEncoder",
     "SAMInput",
     "SAMLike",
     "SAMSize",
     "TwiceNormalisedInput",
     "build_light_sam",
+    "build_mobile_sam",
     "build_sam",
     "decode",
     "dense_position",

@@ -58,6 +58,8 @@ class BackboneEncoder(nn.Module):
             )
             raise ValueError(message) from error
         self._channels_last = getattr(self.backbone, "output_fmt", None) == "NHWC"
+        made_for = timm.get_pretrained_cfg(backbone)
+        self._only_size = tuple(made_for.input_size[-2:]) if made_for and made_for.fixed_input_size else None
         self._told = {"backbone": backbone, "channels": channels}
         folded = sum(found[stride] * max(1, STRIDE // stride) ** 2 for stride in STRIDES)
         self.neck = nn.Sequential(
@@ -71,7 +73,7 @@ class BackboneEncoder(nn.Module):
         """Embeddings of what the input policy prepared; sides are multiples of 32.
 
         Raises:
-            ValueError: a side is no multiple of 32.
+            ValueError: a side is no multiple of 32, or the backbone was made for one size and this is another.
         """
         height, width = inputs.shape[-2:]
         if height % STRIDES[-1] or width % STRIDES[-1]:
@@ -80,7 +82,15 @@ class BackboneEncoder(nn.Module):
                 "another image_size."
             )
             raise ValueError(message)
+        if self._only_size not in (None, (height, width)):
+            message = (
+                f"inputs must be {self._only_size[0]} x {self._only_size[1]} for {self._told['backbone']!r}, which is "
+                f"built for that size alone, but they are {height} x {width}; build with "
+                f"image_size={self._only_size[0]}, or take a backbone that is convolutional."
+            )
+            raise ValueError(message)
         levels = cast("list[Tensor]", self.backbone(inputs))
+        forget_biases(self.backbone)
         if self._channels_last:
             levels = [level.movedim(-1, 1) for level in levels]
         size = (height // STRIDE, width // STRIDE)
@@ -91,6 +101,21 @@ class BackboneEncoder(nn.Module):
     def settings(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {"encoder": "backbone", **self._told}
+
+
+def forget_biases(backbone: nn.Module) -> None:
+    """Clear what timm's networks with attention biases keep of them between two calls in evaluation mode.
+
+    Kept, they would outlive the weights that they were made from (`load_weights` changes those), and the graph of one
+    backward pass would be asked for by the next.
+
+    Example:
+        >>> forget_biases(nn.Conv2d(1, 1, 3))
+    """
+    for part in backbone.modules():
+        kept = getattr(part, "attention_bias_cache", None)
+        if kept:
+            kept.clear()
 
 
 def _on_raster(features: Tensor, stride: int, size: tuple[int, int]) -> Tensor:

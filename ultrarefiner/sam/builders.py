@@ -12,6 +12,7 @@ from torch import nn
 
 from ultrarefiner.sam.backbone_encoder import BackboneEncoder
 from ultrarefiner.sam.inputs import InputPolicy, MedSAMInput, SAMInput
+from ultrarefiner.sam.mobile_encoder import MobileEncoder
 from ultrarefiner.sam.model import SAM
 
 PATCH = 16
@@ -87,11 +88,7 @@ def build_sam(
         raise ValueError(message)
     numbers = SIZES[size]
     side = numbers.image_size if image_size is None else image_size
-    if side < PATCH or side % PATCH:
-        message = (
-            f"image_size must be a multiple of {PATCH}, but it is {side}; {max(PATCH, side // PATCH * PATCH)} is one."
-        )
-        raise ValueError(message)
+    _check_side(side)
     return _with_organs(_image_encoder(numbers, side), numbers, side, POLICIES[input_policy](side), name=size)
 
 
@@ -136,6 +133,44 @@ def build_light_sam(
     encoder = BackboneEncoder(backbone, channels=numbers.prompt_width)
     policy = SAMInput(image_size, mean=mean, std=std)
     return _with_organs(encoder, numbers, image_size, policy, name="light")
+
+
+def build_mobile_sam(*, image_size: int = 1024) -> SAM:
+    """Build MobileSAM, a SAM whose image encoder is a TinyViT of 5 million parameters, in eval mode, random weights.
+
+    ``load_weights(sam, "mobile_sam.pt", layout="mobile_sam")`` is to fill it with the published weights. That file was
+    not at hand: what is tested is that weights in kornia's MobileSAM, which reads that file, give equal answers here.
+
+    Args:
+        image_size: side of the input, a multiple of 16; 1024 for the published weights. They fit other sizes too, as
+            TinyViT's attention stays in windows, but were not trained there.
+
+    Returns:
+        The model, with SAM's own input policy.
+
+    Raises:
+        ValueError: a side that is no multiple of 16.
+        ModuleNotFoundError: timm is not installed.
+
+    Example:
+        >>> import torch
+        >>> build_mobile_sam(image_size=128)(torch.rand(1, 1, 100, 80)).shape
+        torch.Size([1, 256, 8, 8])
+
+    After Zhang et al., "Faster Segment Anything" (MobileSAM), arXiv 2306.14289.
+    """
+    _check_side(image_size)
+    numbers = SAMSize(image_size, 0, 0, 0, ())
+    encoder = MobileEncoder(channels=numbers.prompt_width)
+    return _with_organs(encoder, numbers, image_size, SAMInput(image_size), name="mobile")
+
+
+def _check_side(side: int) -> None:
+    if side < PATCH or side % PATCH:
+        message = (
+            f"image_size must be a multiple of {PATCH}, but it is {side}; {max(PATCH, side // PATCH * PATCH)} is one."
+        )
+        raise ValueError(message)
 
 
 def _with_organs(encoder: nn.Module, numbers: SAMSize, side: int, policy: InputPolicy, *, name: str) -> SAM:

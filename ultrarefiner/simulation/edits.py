@@ -44,17 +44,15 @@ class Edit(ABC):
             lesions: the true masks.
             uniform: numbers in (0, 1), ``uniforms`` for each lesion.
             severity: the wanted 1 - Dice.
+
+        Returns:
+            Signed distance of the edited mask, in pixels, negative inside.
         """
 
 
 @dataclass(frozen=True)
 class _BorderMove(Edit):
-    """The border moves, all of it or one side.
-
-    Args:
-        move: how far, in radii at a severity of 1.
-        one_sided: probability that only one side moves, then twice as far.
-    """
+    """The border moves, all of it or one side."""
 
     move: Range = (0.8, 1.6)
     one_sided: float = 0.4
@@ -217,7 +215,7 @@ class Islands(Edit):
         return torch.minimum(distance, self.drawn(lesions, uniform, size, count))
 
     def drawn(self, lesions: Lesions, uniform: Tensor, size: Tensor, count: Tensor) -> Tensor:
-        """The islands alone."""
+        """The islands alone, of size (n,) times their radii, as a signed distance (n, h, w)."""
         near, far = (gap * lesions.radius for gap in self.gap)
         points = lesions.drawn_points(near, far, uniform[:, 1:6])
         islands = torch.full_like(lesions.distance, torch.inf)

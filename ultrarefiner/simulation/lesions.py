@@ -31,6 +31,12 @@ class Lesions:
     def of(cls, inside: Bool[Tensor, "n h w"]) -> Lesions:
         """Measure masks. A mask that fills its frame has its border there; an empty one is infinitely far away.
 
+        Args:
+            inside: True in the lesion.
+
+        Returns:
+            What edits ask about each mask.
+
         Example:
             >>> mask = torch.zeros(1, 5, 6, dtype=torch.bool)
             >>> mask[:, 1:4, 2:5] = True
@@ -82,6 +88,9 @@ class Lesions:
             low: of each lesion.
             high: of each lesion.
             uniform: in (0, 1), one for each point.
+
+        Returns:
+            (x, y) in pixel edges.
         """
         distance = self.distance.flatten(1)
         there = (distance >= low[:, None]) & (distance <= high[:, None])

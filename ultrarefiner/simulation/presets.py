@@ -83,3 +83,4 @@ PRESETS = {
     "boundary": Preset(_mixture(0.05, 0.25, 0.25, 0.25, 0.20, 0.0, 0.0, 0.0, 0.0, 0.0), _COMPLETE),
     "structural": Preset(_mixture(0.0, 0.05, 0.05, 0.05, 0.0, 0.20, 0.20, 0.15, 0.20, 0.15), _COMPLETE),
 }
+"""The mixtures by name, as `FailureSimulator.preset` knows them."""

@@ -51,6 +51,9 @@ class AtResolution:
         Args:
             target: true masks; above 0.5 is lesion.
             generator: as the failures want it.
+
+        Returns:
+            Soft masks in [0, 1].
         """
         small = mask_at_size(target, (self.size, self.size)).to(torch.promote_types(target.dtype, torch.float32))
         return probability_at_size(self.failures(small, generator), target.shape[-2:])
@@ -58,6 +61,13 @@ class AtResolution:
 
 def mask_at_size(mask: Float[Tensor, "b k h w"], size: Sequence[int]) -> Bool[Tensor, "b k new_h new_w"]:
     """Where at least half of a pixel of another raster is lesion, by antialiased bilinear interpolation.
+
+    Args:
+        mask: 0 or 1.
+        size: (height, width) wanted.
+
+    Returns:
+        True inside.
 
     Example:
         >>> mask_at_size(torch.ones(1, 1, 4, 6), (2, 3)).int()[0, 0]
@@ -73,6 +83,13 @@ def mask_at_size(mask: Float[Tensor, "b k h w"], size: Sequence[int]) -> Bool[Te
 
 def probability_at_size(probability: Float[Tensor, "b k h w"], size: Sequence[int]) -> Float[Tensor, "b k new_h new_w"]:
     """A soft mask on another raster, its logits interpolated bilinearly; untouched where it is the same.
+
+    Args:
+        probability: soft masks in [0, 1].
+        size: (height, width) wanted.
+
+    Returns:
+        In [0, 1].
 
     Example:
         >>> probability_at_size(torch.tensor([[[[0.1, 0.9]]]]), (1, 4))

@@ -186,7 +186,7 @@ class SimpleFailures:
 
     Raises:
         ValueError: if a range is reversed or outside what it can mean, holes is negative or chance no
-        probability.
+            probability.
 
     Example:
         >>> import torch

@@ -42,6 +42,7 @@ class DiceBin:
 
 
 DEFAULT_BINS = (DiceBin(0.60, 0.80, 0.35), DiceBin(0.80, 0.90, 0.40), DiceBin(0.90, 0.99, 0.25))
+"""How often which Dice is wanted, where nothing else is said."""
 
 
 @dataclass(frozen=True)
@@ -179,6 +180,9 @@ class FailureSimulator:
             seed: of the whole set.
             index: the number of each mask in it, on the CPU.
             lesions: measures of the true masks where they are known already: to take them is about half of the work.
+
+        Returns:
+            The failed masks, with what was done to each.
         """
         known = Lesions.of(inside) if lesions is None else lesions
         size = len(inside) if inside.is_cuda else _CHUNK

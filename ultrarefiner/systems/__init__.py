@@ -12,6 +12,7 @@ from ultrarefiner.systems.corrected_network import CorrectedNetwork, NetworkAnsw
 from ultrarefiner.systems.image_segmenter import ImageSegmenter, ImageState
 from ultrarefiner.systems.interactive import Interaction, InteractiveModel, InteractiveSession
 from ultrarefiner.systems.known_parts import register_known_parts
+from ultrarefiner.systems.onnx_export import OnnxExport, export_onnx
 from ultrarefiner.systems.packaged import load_pretrained, packaged_models
 from ultrarefiner.systems.part_kinds import register_part
 from ultrarefiner.systems.placement import prompts_on_image
@@ -38,6 +39,7 @@ __all__ = [
     "LightAutoSAM",
     "MinMaxLogits",
     "NetworkAnswer",
+    "OnnxExport",
     "PretrainedSystem",
     "PromptedNetwork",
     "SAMRefiner",
@@ -45,6 +47,7 @@ __all__ = [
     "VolumeSegmenter",
     "VolumeState",
     "build_autosam_generator",
+    "export_onnx",
     "legacy_autosam",
     "load_pretrained",
     "next_round",

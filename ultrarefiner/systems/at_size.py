@@ -45,13 +45,27 @@ class AtSize(nn.Module):
         self.size = int(size)
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"] | MultiScaleLogits:
-        """Logits on the images' pixels; the way down is antialiased, the way up bilinear. Side logits stay small."""
+        """Logits on the images' pixels; the way down is antialiased, the way up bilinear. Side logits stay small.
+
+        Args:
+            images: as the network wants them, any sides.
+
+        Returns:
+            Logits on the images' pixels.
+        """
         answer = self.at_size(images)
         logits = resize_logits(main_logits(answer), images.shape[-2:])
         return replace(answer, logits=logits) if isinstance(answer, MultiScaleLogits) else logits
 
     def at_size(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k _ _"] | MultiScaleLogits:
-        """What the network answers at its own resolution, before the way up: worth storing, as it is small."""
+        """What the network answers at its own resolution, before the way up: worth storing, as it is small.
+
+        Args:
+            images: as the network wants them, any sides.
+
+        Returns:
+            Logits at the network's own resolution.
+        """
         size = (self.size, self.size)
         wide = images.to(accumulation_dtype(images))
         seen = functional.interpolate(wide, size, mode="bilinear", align_corners=False, antialias=True).to(images.dtype)

@@ -87,7 +87,14 @@ class AutoMedSAM(PretrainedSystem, nn.Module):
         )
 
     def encode(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d low_h low_w"]:
-        """SAM's embeddings of images in [0, 1]; without a graph unless the encoder trains."""
+        """SAM's embeddings of images in [0, 1]; without a graph unless the encoder trains.
+
+        Args:
+            images: grey or RGB, any sides.
+
+        Returns:
+            What the prompt module and SAM's decoder work on.
+        """
         return encode_images(cast("SAMLike", self.sam), self.input_policy(images))
 
     def settings(self) -> dict[str, Any]:

@@ -109,7 +109,14 @@ class AutoSAM(PretrainedSystem, nn.Module):
         )
 
     def encode(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d low_h low_w"]:
-        """SAM's embeddings of images in [0, 1]; without a graph unless the encoder trains."""
+        """SAM's embeddings of images in [0, 1]; without a graph unless the encoder trains.
+
+        Args:
+            images: grey or RGB, any sides.
+
+        Returns:
+            What SAM's decoder works on.
+        """
         return encode_images(cast("SAMLike", self.sam), self.input_policy(images))
 
     def settings(self) -> dict[str, Any]:
@@ -150,7 +157,14 @@ class MinMaxLogits(nn.Module):
     """
 
     def forward(self, logits: Float[Tensor, "b k h w"]) -> Float[Tensor, "b k h w"]:
-        """The logits of the stretched values."""
+        """The logits of the stretched values.
+
+        Args:
+            logits: of the masks.
+
+        Returns:
+            Of the same shape.
+        """
         low, high = logits.amin((2, 3), keepdim=True), logits.amax((2, 3), keepdim=True)
         return finite_logit((logits - low) / (high - low + 1e-6))
 

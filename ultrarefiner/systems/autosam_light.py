@@ -60,6 +60,9 @@ class LightAutoSAM(PretrainedSystem, nn.Module):
         Args:
             images: grey or RGB in [0, 1].
 
+        Returns:
+            One logit a pixel.
+
         Raises:
             ValueError: images of the wrong rank, channels or range.
         """

@@ -22,7 +22,14 @@ class PromptedNetwork(Protocol):
     volume_size: tuple[int, int, int]
 
     def encode(self, volume: Tensor, /) -> Tensor:
-        """Volumes (b, 1, D, H, W) of ``volume_size`` to an embedding."""
+        """Volumes (b, 1, D, H, W) of ``volume_size`` to an embedding.
+
+        Args:
+            volume: (b, 1, d, h, w).
+
+        Returns:
+            (b, c, d', h', w').
+        """
         ...
 
     def decode(
@@ -34,7 +41,17 @@ class PromptedNetwork(Protocol):
         boxes: Tensor | None = None,
         text: Tensor | None = None,
     ) -> Any:
-        """Prompts in voxel indices of ``volume_size`` to something with ``mask_logits`` (b, 1, d, h, w)."""
+        """Prompts in voxel indices of ``volume_size`` to something with ``mask_logits`` (b, 1, d, h, w).
+
+        Args:
+            embedding: (b, c, d', h', w'), from `encode`.
+            points: positions (b, n, 3) and labels (b, n).
+            boxes: (b, 6).
+            text: (b, c).
+
+        Returns:
+            With ``mask_logits`` (b, 1, d, h, w).
+        """
         ...
 
 
@@ -95,6 +112,9 @@ def next_round(
         correction: None for the network alone.
         before: the last round's memory; None for the first.
         redecode: whether the network sees the clicks.
+
+    Returns:
+        The answer, and the memory for the next round.
 
     Raises:
         ValueError: there is no prompt at all.

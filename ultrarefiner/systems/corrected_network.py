@@ -93,6 +93,9 @@ class CorrectedNetwork(nn.Module):
             image: see `start`.
             clicks: see `segment`.
 
+        Returns:
+            Logits of the mask after the last click.
+
         Raises:
             ValueError: see `start` and `segment`.
         """
@@ -104,6 +107,9 @@ class CorrectedNetwork(nn.Module):
 
         Args:
             image: (c, h, w), or a volume (c, d, h, w), as the network expects it.
+
+        Returns:
+            The network's logits, which clicks correct.
 
         Raises:
             ValueError: another number of axes, no voxel, no floating point, NaN, or an answer that is not one mask or

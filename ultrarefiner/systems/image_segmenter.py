@@ -139,6 +139,9 @@ class ImageSegmenter(nn.Module):
             box: see `segment`.
             clicks: see `segment`.
 
+        Returns:
+            Logits of the mask after the last click.
+
         Raises:
             ValueError: see `start` and `segment`.
         """
@@ -150,6 +153,9 @@ class ImageSegmenter(nn.Module):
 
         Args:
             image: grey (1, h, w) or RGB (3, h, w), in [0, 1].
+
+        Returns:
+            What `segment` asks again and again.
 
         Raises:
             ValueError: another rank, number of channels, dtype or range, or NaN.

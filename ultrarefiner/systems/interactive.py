@@ -35,7 +35,14 @@ class InteractiveModel(Protocol):
     """
 
     def start(self, volume: Tensor, /) -> Any:
-        """What is done once for a volume (1, d, h, w) or an image (c, h, w): encode it."""
+        """What is done once for a volume (1, d, h, w) or an image (c, h, w): encode it.
+
+        Args:
+            volume: (1, d, h, w), or an image (c, h, w).
+
+        Returns:
+            Whatever the model's ``segment`` takes.
+        """
         ...
 
     def segment(self, state: Any, box: Sequence[int] | None, clicks: Clicks, /) -> Tensor:

@@ -11,6 +11,8 @@ from ultrarefiner.networks import (
     ForegroundLogits,
     HarDNet,
     LightDecoder,
+    LogitsOf,
+    StandardisedInput,
     TransUNet,
     build_hardnet,
     build_transunet,
@@ -42,9 +44,11 @@ from ultrarefiner.sam import (
     BackboneEncoder,
     InputPolicy,
     MedSAMInput,
+    MobileEncoder,
     SAMInput,
     TwiceNormalisedInput,
     build_light_sam,
+    build_mobile_sam,
     build_sam,
 )
 from ultrarefiner.sam.builders import SAMSize
@@ -72,6 +76,7 @@ def register_known_parts() -> None:
     register_part(HarDNet, build=build_hardnet, read=_read_hardnet, knows=lambda net: net.name in _HARDNET_SIZES)
     register_part(SAM, name="SAM", build=_sam, read=_read_sam, knows=_is_published_sam)
     register_part(SAM, name="LightSAM", build=_light_sam, read=_read_light_sam, knows=_is_light_sam)
+    register_part(SAM, name="MobileSAM", build=_mobile_sam, read=_read_mobile_sam, knows=_is_mobile_sam)
 
 
 def _sam(size: Literal["tiny", "vit_b", "vit_l", "vit_h"], image_size: int, input_policy: InputPolicy) -> SAM:
@@ -106,6 +111,24 @@ def _is_light_sam(sam: SAM) -> bool:
     encoder: Any = _plain(sam.image_encoder)
     light = sam.name == "light" and type(encoder) is BackboneEncoder
     fits = light and encoder.settings()["channels"] == SAMSize.prompt_width
+    return fits and all(_is_segment_anythings(organ) for organ in organs)
+
+
+def _mobile_sam(image_size: int, input_policy: InputPolicy) -> SAM:
+    sam = build_mobile_sam(image_size=image_size)
+    sam.input_policy = input_policy
+    return sam
+
+
+def _read_mobile_sam(sam: SAM) -> Mapping[str, Any]:
+    return {name: value for name, value in _read_sam(sam).items() if name != "size"}
+
+
+def _is_mobile_sam(sam: SAM) -> bool:
+    organs = (sam.prompt_encoder, sam.mask_decoder)
+    encoder: Any = _plain(sam.image_encoder)
+    mobile = sam.name == "mobile" and type(encoder) is MobileEncoder
+    fits = mobile and encoder.settings()["channels"] == SAMSize.prompt_width
     return fits and all(_is_segment_anythings(organ) for organ in organs)
 
 
@@ -158,6 +181,11 @@ def _read_policy(policy: Any) -> Mapping[str, Any]:
     return {"size": policy.size, "mean": told.get("mean"), "std": told.get("std")}
 
 
+def _read_standardised(network: StandardisedInput) -> Mapping[str, Any]:
+    told = network.settings()
+    return {"network": network.network, "mean": told["mean"], "std": told["std"]}
+
+
 def _own_policy(system: Any) -> InputPolicy | None:
     """A system's input policy, or None where it is the one that its SAM brings."""
     policy: InputPolicy = system.input_policy
@@ -200,6 +228,7 @@ _BUILT_BY_CLASS: tuple[type, ...] = (
     LearnedGate,
     LightAutoSAM,
     LightDecoder,
+    LogitsOf,
     MeanShift,
     MedSAMInput,
     MinMaxLogits,
@@ -210,6 +239,7 @@ _BUILT_BY_CLASS: tuple[type, ...] = (
     SAMInput,
     SAMRefiner,
     SoftSelection,
+    StandardisedInput,
     TokenPromptModule,
     TwiceNormalisedInput,
     UltraRefiner,
@@ -224,6 +254,7 @@ _READ: dict[type, Any] = {
     PromptGenerator: _read_generator,
     SAMInput: _read_policy,
     SAMRefiner: _read_refiner,
+    StandardisedInput: _read_standardised,
     TwiceNormalisedInput: _read_policy,
 }
 """The arguments of those that do not keep them as attributes of the same names."""

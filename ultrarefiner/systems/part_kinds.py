@@ -9,9 +9,11 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import GenericAlias
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from torch import nn
+
+_Class = TypeVar("_Class", bound=type)
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,13 @@ _BY_CLASS: dict[type, list[Kind]] = {}
 
 
 def register_part(
-    cls: type,
+    cls: _Class,
     *,
     name: str | None = None,
     build: Callable[..., Any] | None = None,
     read: Callable[[Any], Mapping[str, Any]] | None = None,
     knows: Callable[[Any], bool] = lambda part: True,  # noqa: ARG005 - asked alike for every kind
-) -> type:
+) -> _Class:
     """Let `from_pretrained` build parts of a class of your own.
 
     Its constructor's arguments must be annotated, and the parts keep them as attributes of the same names. They may be

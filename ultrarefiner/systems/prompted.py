@@ -32,6 +32,9 @@ def segment_prompted(
         image_size: (height, width) of the images.
         output: called with the low-resolution logits before they are brought to the image; None for nothing.
 
+    Returns:
+        The masks on the images' pixels, and as SAM's decoder made them.
+
     Example:
         >>> import torch
         >>> from ultrarefiner.prompts import PromptModule

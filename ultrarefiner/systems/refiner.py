@@ -108,7 +108,8 @@ class SAMRefiner(PretrainedSystem, nn.Module):
         Args:
             images: grey or RGB in [0, 1], at their own resolution; None where ``embeddings`` are given.
             probability: soft masks in [0, 1] that show the same field of view, at any resolution.
-            embeddings: what `encode` returned for these images, to refine again without running the encoder.
+            embeddings: (b, d, h, w), or with a cropper (b, k, d, h, w), what `encode` returned for these
+                images, to refine again without running the encoder.
             boxes: with a cropper, the regions that ``embeddings`` were made for; SAM then looks at those.
             image_size: (height, width) of the images behind ``embeddings``; by default the masks' size.
             coarse_logits: the masks' logits where they are known; by default taken from ``probability``, within 13.9.

@@ -57,7 +57,16 @@ class AnnotationGuidedRecipe(CoarseRecipe):
             raise ValueError(message)
 
     def loss_of(self, answer: Tensor | MultiScaleLogits, batch: Batch, generator: torch.Generator) -> Tensor:
-        """The loss, with the other annotation."""
+        """The loss, with the other annotation.
+
+        Args:
+            answer: (b, k, h, w) logits, or several of them.
+            batch: with other masks.
+            generator: of the step.
+
+        Returns:
+            A scalar.
+        """
         value: Tensor = self.loss(answer, batch.masks, self._other(answer, batch, generator))
         return value
 

@@ -91,7 +91,11 @@ class CoarseRecipe(Recipe):
         return [ParameterGroup("coarse", self.network, self.learning_rate, self.weight_decay)]
 
     def step(self, batch: Batch, generator: torch.Generator) -> StepResult:
-        """Loss of the network's masks."""
+        """Loss of the network's masks.
+
+        Raises:
+            ValueError: the network returns another number of logits than there are masks.
+        """
         seen = augmented(self.augmentation, batch, generator)
         answer = self._answer(seen.images)
         logits = main_logits(answer)
@@ -110,7 +114,16 @@ class CoarseRecipe(Recipe):
         batch: Batch,
         generator: torch.Generator,  # noqa: ARG002 - for recipes that derive from this one
     ) -> Tensor:
-        """The loss of what the network answered: logits on the images' pixels, and side logits where the loss asks."""
+        """The loss of what the network answered: logits on the images' pixels, and side logits where the loss asks.
+
+        Args:
+            answer: (b, k, h, w) logits, or several of them.
+            batch: what they answer to.
+            generator: of the step.
+
+        Returns:
+            A scalar.
+        """
         value: Tensor = self.loss(answer, batch.masks)
         return value
 

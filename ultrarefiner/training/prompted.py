@@ -180,7 +180,15 @@ class AutoMedSAMRecipe(FrozenSAMRecipe):
         return "Dice" if self.choose_by == "mask" else "Dice of boxes"
 
     def dice(self, probability: Tensor, masks: Tensor) -> Tensor:
-        """Of the masks, or of their tight boxes."""
+        """Of the masks, or of their tight boxes.
+
+        Args:
+            probability: (b, 1, h, w).
+            masks: (b, 1, h, w), the true ones.
+
+        Returns:
+            (b,), in [0, 1].
+        """
         if self.choose_by == "mask":
             return dice_of_images(probability, masks)
         return dice_of_images(fill_box(probability), fill_box(masks))

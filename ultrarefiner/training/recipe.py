@@ -119,6 +119,13 @@ class Recipe(ABC):
         """By which checkpoints are chosen, one value an image; `dice_of_images` unless there is a better one.
 
         Another one goes with another `score_name`.
+
+        Args:
+            probability: (b, k, h, w).
+            masks: (b, k, h, w), the true ones.
+
+        Returns:
+            (b,), in [0, 1].
         """
         return dice_of_images(probability, masks)
 

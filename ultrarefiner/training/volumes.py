@@ -35,21 +35,54 @@ class VolumeRecipe(Recipe):
     jitter: int | tuple[int, int, int]
 
     def dice(self, probability: Tensor, masks: Tensor) -> Tensor:
-        """`dice_of_volumes`."""
+        """`dice_of_volumes`.
+
+        Args:
+            probability: (b, 1, d, h, w).
+            masks: (b, 1, d, h, w), the true ones.
+
+        Returns:
+            (b,), in [0, 1].
+        """
         return dice_of_volumes(probability, masks)
 
     def boxes(self, masks: Tensor, generator: torch.Generator | None) -> ObjectBoxes:
-        """Boxes of the masks, jittered where there is a generator."""
+        """Boxes of the masks, jittered where there is a generator.
+
+        Args:
+            masks: (b, 1, d, h, w).
+            generator: None in validation: the boxes are tight.
+
+        Returns:
+            In voxel indices, and which are valid.
+        """
         draw = box_from_middle_slice if self.box == "middle_slice" else tight_object_box
         jitter = 0 if generator is None else self.jitter
         return draw(masks, jitter=jitter, generator=generator)
 
     def conversation(self, embedding: Tensor, masks: Tensor, generator: torch.Generator | None) -> Any:
-        """What to hand to `simulate_clicks`; a volume without an object gets a box of its first voxel."""
+        """What to hand to `simulate_clicks`; a volume without an object gets a box of its first voxel.
+
+        Args:
+            embedding: (b, c, d', h', w'), of the volumes.
+            masks: (b, 1, d, h, w), the true ones.
+            generator: None in validation.
+
+        Returns:
+            What `simulate_clicks` asks in each round.
+        """
         return self.model, embedding, self.boxes(masks, generator).boxes.clamp(min=0), masks
 
     def region(self, answers: Sequence[Answer], masks: Tensor) -> tuple[Tensor, Tensor]:
-        """Dice and cross entropy, and the distance from the surface, one value a volume, means over the answers."""
+        """Dice and cross entropy, and the distance from the surface, one value a volume, means over the answers.
+
+        Args:
+            answers: of all rounds.
+            masks: (b, 1, d, h, w), the true ones.
+
+        Returns:
+            Two tensors (b,).
+        """
         return region_terms(self, answers, masks)
 
     def check(self) -> None:
@@ -208,6 +241,13 @@ def over_objects(values: Float[Tensor, " b"], masks: Tensor) -> Tensor:
 
 def dice_of_volumes(probability: Float[Tensor, "b 1 d h w"], masks: Float[Tensor, "b 1 d h w"]) -> Float[Tensor, " b"]:
     """Dice of each volume at 0.5; an empty mask that is predicted empty counts 1.
+
+    Args:
+        probability: in [0, 1].
+        masks: the true ones.
+
+    Returns:
+        In [0, 1], one a volume.
 
     Example:
         >>> mask = torch.ones(1, 1, 2, 2, 2)

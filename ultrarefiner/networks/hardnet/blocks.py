@@ -107,7 +107,14 @@ class HarDBlock(nn.Module):
         self.channels = sum(widths[layer] for layer in self.kept)
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b o h w"]:
-        """The odd layers' outputs and the last one's."""
+        """The odd layers' outputs and the last one's.
+
+        Args:
+            features: of the block's input channels.
+
+        Returns:
+            On the same raster, with ``out_channels`` channels.
+        """
         outputs = [features]
         for links, layer in zip(self.links, self.layers, strict=True):
             outputs.append(layer(torch.cat([outputs[link] for link in links], 1)))

@@ -164,7 +164,14 @@ class SegVol(nn.Module):
         return SegVolOutput(self.enlarge(coarse.mask_logits), coarse.iou)
 
     def enlarge(self, mask_logits: Float[Tensor, "b m d h w"]) -> Float[Tensor, "b m depth height width"]:
-        """Logits of `decode` on the volume's own grid, interpolated trilinearly."""
+        """Logits of `decode` on the volume's own grid, interpolated trilinearly.
+
+        Args:
+            mask_logits: at the decoder's resolution.
+
+        Returns:
+            At ``volume_size``.
+        """
         return functional.interpolate(mask_logits, self.volume_size, mode="trilinear", align_corners=False)
 
     def settings(self) -> dict[str, Any]:
