@@ -25,23 +25,6 @@ EXCUSED = {
     },
 }
 
-# To be told; each entry goes with its docstring.
-HELD = {
-    "sam.BackboneEncoder.forward": "Args Returns",
-    "sam.InputPolicy.__call__": "Args Returns shape",
-    "sam.InputPolicy.restore": "Args Returns shape",
-    "sam.MedSAMInput.forward": "Args Returns",
-    "sam.MedSAMInput.restore": "Args Returns",
-    "sam.MobileEncoder.forward": "Args Returns",
-    "sam.SAM.forward": "Args Returns",
-    "sam.SAMInput.forward": "Args Returns",
-    "sam.SAMInput.restore": "Args Returns",
-    "sam.SIZES": "docstring",
-    "sam.TwiceNormalisedInput.forward": "Args Returns",
-    "sam.encode_images": "Example",
-}
-EXCUSED.update({place: dict.fromkeys(what.split(), "to be told") for place, what in HELD.items()})
-
 TOY = '''
 from dataclasses import dataclass
 from jaxtyping import Float

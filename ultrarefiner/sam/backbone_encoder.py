@@ -72,6 +72,12 @@ class BackboneEncoder(nn.Module):
     def forward(self, inputs: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d low_h low_w"]:
         """Embeddings of what the input policy prepared; sides are multiples of 32.
 
+        Args:
+            inputs: what the input policy prepared.
+
+        Returns:
+            Embeddings at a sixteenth of the sides.
+
         Raises:
             ValueError: a side is no multiple of 32, or the backbone was made for one size and this is another.
         """

@@ -52,6 +52,7 @@ SIZES = {
     "vit_l": SAMSize(1024, 1024, 24, 16, (5, 11, 17, 23)),
     "vit_h": SAMSize(1024, 1280, 32, 16, (7, 15, 23, 31)),
 }
+"""What `build_sam` builds, by name: SAM's own three, and one to try things with."""
 
 POLICIES: dict[str, Callable[[int], InputPolicy]] = {"sam": SAMInput, "medsam": MedSAMInput}
 

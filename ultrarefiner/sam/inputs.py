@@ -33,11 +33,26 @@ class InputPolicy(Protocol):
         ...
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Images in [0, 1] to the encoder's input."""
+        """Images in [0, 1] to the encoder's input.
+
+        Args:
+            images: (n, c, h, w), grey or RGB in [0, 1].
+
+        Returns:
+            (n, 3, size, size).
+        """
         ...
 
     def restore(self, masks: Tensor, frame: Frame) -> Tensor:
-        """Low-resolution masks of the frame to the pixels of its source."""
+        """Low-resolution masks of the frame to the pixels of its source.
+
+        Args:
+            masks: (n, m, low_h, low_w), logits or probabilities.
+            frame: of the images' size.
+
+        Returns:
+            (n, m, h, w).
+        """
         ...
 
     def settings(self) -> dict[str, Any]:
@@ -86,6 +101,12 @@ class SAMInput(nn.Module):
         """Images in [0, 1], grey or RGB, to the encoder's input; padding is 0 after normalising.
 
         Resized bilinearly with antialiasing.
+
+        Args:
+            images: any sides.
+
+        Returns:
+            Normalised, in a square.
         """
         height, width = self.frame(images.shape[-2:]).content
         wide = images.to(accumulation_dtype(images))
@@ -98,6 +119,13 @@ class SAMInput(nn.Module):
 
         Up to the full frame, the padding cut off, then to the source's size; the two steps' matrices are multiplied
         first, so that the full-frame mask is never made.
+
+        Args:
+            masks: logits or probabilities at a quarter of the frame's side.
+            frame: from the same size of image that the policy prepared.
+
+        Returns:
+            The same on the source's pixels.
         """
         with torch.autocast(masks.device.type, enabled=False):
             rows, columns = (
@@ -125,7 +153,14 @@ class TwiceNormalisedInput(SAMInput):
     """
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 3 size size"]:
-        """Images in [0, 1] to the encoder's input; padding too is normalised the second time."""
+        """Images in [0, 1] to the encoder's input; padding too is normalised the second time.
+
+        Args:
+            images: any sides.
+
+        Returns:
+            Normalised twice, in a square.
+        """
         once = super().forward(images)
         return (once - 255 * self.mean.to(once.dtype)) / (255 * self.std.to(once.dtype))
 
@@ -157,7 +192,14 @@ class MedSAMInput(nn.Module):
         return squash_frame(source, self.size)
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 3 size size"]:
-        """Images in [0, 1], grey or RGB, to the encoder's input; without contrast (range under 1e-4) near 0."""
+        """Images in [0, 1], grey or RGB, to the encoder's input; without contrast (range under 1e-4) near 0.
+
+        Args:
+            images: any sides.
+
+        Returns:
+            Normalised, in a square.
+        """
         resized = functional.interpolate(
             images.to(accumulation_dtype(images)),
             (self.size, self.size),
@@ -169,7 +211,15 @@ class MedSAMInput(nn.Module):
         return ((resized - low) / (high - low).clamp(min=1e-4)).expand(-1, 3, -1, -1)
 
     def restore(self, masks: Float[Tensor, "*batch low_h low_w"], frame: Frame) -> Float[Tensor, "*batch h w"]:
-        """Low-resolution masks to the source's pixels in one bilinear step, as MedSAM does."""
+        """Low-resolution masks to the source's pixels in one bilinear step, as MedSAM does.
+
+        Args:
+            masks: logits or probabilities at a quarter of the frame's side.
+            frame: from the same size of image that the policy prepared.
+
+        Returns:
+            The same on the source's pixels.
+        """
         rows, columns = (
             linear_weights(low, source, scale=source / low, like=masks)
             for source, low in zip(frame.source, masks.shape[-2:], strict=True)

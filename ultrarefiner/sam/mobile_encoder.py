@@ -53,6 +53,12 @@ class MobileEncoder(nn.Module):
     def forward(self, inputs: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d low_h low_w"]:
         """Embeddings of what the input policy prepared; sides are multiples of 16.
 
+        Args:
+            inputs: what the input policy prepared.
+
+        Returns:
+            Embeddings at a sixteenth of the sides.
+
         Raises:
             ValueError: a side is no multiple of 16.
         """

@@ -55,7 +55,14 @@ class SAM(nn.Module):
         self.name = name
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d low_h low_w"]:
-        """Image embeddings of images in [0, 1]."""
+        """Image embeddings of images in [0, 1].
+
+        Args:
+            images: grey or RGB, any sides.
+
+        Returns:
+            What the prompt encoder and the decoder work on.
+        """
         return cast("Tensor", self.image_encoder(self.input_policy(images)))
 
     def settings(self) -> dict[str, Any]:
@@ -80,6 +87,12 @@ def encode_images(
 
     Returns:
         The embeddings.
+
+    Example:
+        >>> from ultrarefiner.sam import build_sam, encode_images
+        >>> sam = build_sam("tiny")
+        >>> encode_images(sam, sam.input_policy(torch.rand(1, 1, 60, 80))).shape
+        torch.Size([1, 64, 16, 16])
     """
     trains = any(parameter.requires_grad for parameter in sam.image_encoder.parameters())
     wanted = trains or through_inputs
