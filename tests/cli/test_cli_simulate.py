@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -115,12 +116,18 @@ def test_flags_that_mean_nothing_are_refused(tmp_path: Path, capsys: pytest.Capt
 def test_ctrl_c_stops_the_workers_and_the_command_goes_on(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "import sys; from ultrarefiner.cli import main; sys.exit(main())", "simulate"]
     command += ["--out", str(tmp_path), "--phantoms", "4", "--samples", "400000", "--size", "96", "--sheet", "false"]
-    process = subprocess.Popen([*command, "--shard-size", "100", "--workers", "2"], stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while len(list(tmp_path.glob("shard-*.zip"))) < 2 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=60)
+    command += ["--shard-size", "100", "--workers", "2"]
+    # As on a terminal, where Ctrl-C arrives: what is started in the background inherits that it is ignored.
+    listening = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=listening)
+    try:
+        deadline = time.monotonic() + 120
+        while len(list(tmp_path.glob("shard-*.zip"))) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert told.strip().endswith("ultrarefiner: stopped; the same command goes on from here.")
     assert "Traceback" not in told

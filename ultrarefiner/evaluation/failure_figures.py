@@ -120,7 +120,8 @@ def _ticks(axis: Any, measure: str, edges: np.ndarray, *, more: bool) -> None:
         return
     names = [f"{place:.3g}" for place in places]
     if more:
-        names[-1] = f"≥{places[-1] if measure in _COUNTS else edges[-2]:.2g}"
+        least = places[-1] if measure in _COUNTS else edges[-2]
+        names[-1] = f"≥{least:.2g}" if least < 100 else f"≥{least:.0f}"
     axis.set_xticks(places, names)
 
 
