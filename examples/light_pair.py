@@ -14,6 +14,7 @@ reported:
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,7 @@ def arguments() -> argparse.Namespace:
     shared, parts = shared_arguments()
     shared.add_argument("--epochs", type=int, help="instead of the stage's own number")
     shared.add_argument("--precision", default="bf16-mixed", help="Fabric's: 32-true, bf16-mixed")
+    shared.add_argument("--normals", action="store_true", help="train on images without a lesion, too")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     stages = parser.add_subparsers(required=True)
     coarse = stages.add_parser("coarse", parents=[shared], help="phase 1")
@@ -129,6 +131,11 @@ def coarse_network() -> ur.AtSize:
     return ur.AtSize(network, COARSE_SIZE)
 
 
+def trained_on(args: argparse.Namespace, names: Sequence[str]) -> list[str]:
+    """Of these cases those that train: the ones with a lesion, all of them with --normals."""
+    return [name for name in names if args.normals or not name.startswith("normal")]
+
+
 def train_coarse(args: argparse.Namespace) -> None:
     cases, folds = open_busi(args)
     if args.all:
@@ -139,7 +146,7 @@ def train_coarse(args: argparse.Namespace) -> None:
         name, names = f"fold{args.fold}/coarse", list(folds.training(args.fold))
     torch.manual_seed(args.seed)
     recipe = CoarseRecipe(coarse_network(), learning_rate=1e-3)
-    fitted = FittedCases(cases.subset(names), COARSE_SIZE)
+    fitted = FittedCases(cases.subset(trained_on(args, names)), COARSE_SIZE)
     epochs = args.epochs or (40 if args.fold is None and not args.all else 30)
     print(f"{name}: {len(fitted)} images, {epochs} epochs")
     print(train(recipe, fitted, folder=args.out / name, epochs=epochs, batch_size=8, **options(args)))
@@ -192,7 +199,7 @@ def training_of(args: argparse.Namespace, folds: Folds) -> tuple[list[str], Path
         names, coarse, place = [name for fold in range(FOLDS) for name in folds.validation(fold)], "all", "all"
     else:
         names, coarse, place = folds.training(args.fold), f"fold{args.fold}", f"fold{args.fold}"
-    return list(names), args.out / coarse / "coarse", args.out / place
+    return trained_on(args, names), args.out / coarse / "coarse", args.out / place
 
 
 def train_refiner(args: argparse.Namespace) -> None:
