@@ -9,7 +9,9 @@ import torch
 from published import shapes
 
 from ultrarefiner.checkpoints import from_official, load_weights
-from ultrarefiner.networks import build_segvol
+from ultrarefiner.checkpoints.files import write_tensors
+from ultrarefiner.networks import build_segvol, build_transunet
+from ultrarefiner.sam import build_sam
 
 SIZE = (8, 16, 16)
 
@@ -218,3 +220,10 @@ def test_every_published_name_of_the_image_encoder_has_a_place() -> None:
     assert {name: tensor.shape for name, tensor in named.items()} == {
         f"image_encoder.{name}": tensor.shape for name, tensor in ours.items()
     }
+
+
+def test_a_transunet_of_ours_is_not_taken_for_the_published_pretraining(tmp_path: Path) -> None:
+    write_tensors(tmp_path / "coarse.pt", dict(build_transunet("tiny").state_dict()))
+    with pytest.raises(ValueError, match="missing|not found|do not fit|lack") as told:
+        load_weights(build_sam("tiny"), tmp_path / "coarse.pt")
+    assert "segvol_vit" not in str(told.value)

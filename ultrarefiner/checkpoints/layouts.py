@@ -112,7 +112,7 @@ LAYOUTS: dict[str, Layout] = {
         prefixes=("module.", "model."),
         rename=rename_segvol_vit,
         absent=("prompt_encoder.", "mask_decoder.", "text_encoder."),
-        signature="encoder.patch_embedding.",
+        signature="encoder.patch_embedding.position_embeddings",
     ),
 }
 """Families of files by the name that `load_weights` takes as ``layout=``."""
