@@ -137,3 +137,9 @@ SCRIPTS = [path.name for path in sorted(EXAMPLES.glob("*.py")) if "__main__" in 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_every_script_says_what_it_does(script: str) -> None:
     assert "python examples/" in run(script, "--help")
+
+
+@pytest.mark.slow
+def test_the_lightning_module_trains_and_saves(tmp_path: Path) -> None:
+    assert "Dice of refined masks" in run("lightning_module.py", "--small", "--out", str(tmp_path))
+    assert UltraRefiner.from_pretrained(tmp_path / "model") is not None

@@ -27,4 +27,4 @@ def test_every_arrangement_compiles_into_one_graph() -> None:
 
 @pytest.mark.slow
 def test_it_compiles_with_inductor() -> None:
-    check("inductor", "whole", "gated")
+    check("inductor", "gated")
