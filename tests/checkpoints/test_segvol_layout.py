@@ -224,6 +224,6 @@ def test_every_published_name_of_the_image_encoder_has_a_place() -> None:
 
 def test_a_transunet_of_ours_is_not_taken_for_the_published_pretraining(tmp_path: Path) -> None:
     write_tensors(tmp_path / "coarse.pt", dict(build_transunet("tiny").state_dict()))
-    with pytest.raises(ValueError, match="missing|not found|do not fit|lack") as told:
+    with pytest.raises(ValueError, match=r"missing|not found|do not fit|lack") as told:
         load_weights(build_sam("tiny"), tmp_path / "coarse.pt")
     assert "segvol_vit" not in str(told.value)
