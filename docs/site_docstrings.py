@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import sys
+from types import ModuleType
 from typing import Any
 
 import griffe
@@ -22,10 +23,15 @@ def places() -> dict[str, str]:
     found: dict[str, str] = {}
     for room in " ".join(ROOMS).split():
         module = importlib.import_module(f"ultrarefiner.{room}")
-        for name in getattr(module, "__all__", ()):
+        for name in getattr(module, "__all__", None) or defined_in(module):
             hidden = f"ultrarefiner.{room}.{name}" in sys.modules
             found[name] = f"ultrarefiner.{room}.{name}.{name}" if hidden else f"ultrarefiner.{room}.{name}"
     return found
+
+
+def defined_in(module: ModuleType) -> list[str]:
+    """The public names of a room that is a single file."""
+    return [name for name, found in vars(module).items() if getattr(found, "__module__", "") == module.__name__]
 
 
 class Docstrings(griffe.Extension):

@@ -112,6 +112,8 @@ def names_table() -> str:
         if inspect.ismodule(found):
             room = name.rpartition(".")[2]
             lines.append(f"| [`{name}`]({room}.md) | {_first_line(found)} |")
+        elif name == "__version__":
+            lines.append(f"| `{name}` | the version of the package |")
         elif name in known:
             lines.append(f"| [`{name}`][{known[name]}] | {_first_line(found)} |")
     return "\n".join(lines)

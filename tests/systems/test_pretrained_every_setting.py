@@ -19,17 +19,22 @@ from saved_systems import stirred
 from torch import Tensor, nn
 
 import ultrarefiner as ur
-from ultrarefiner.networks import HarDNet, LightDecoder, build_hardnet
+from ultrarefiner.networks import HarDNet, LightDecoder, LogitsOf, StandardisedInput, build_hardnet
 from ultrarefiner.prompts import FarCorner, MeanShift, PromptGenerator
 from ultrarefiner.refinement import BestSelection, LearnedGate, ProductGate, UncertaintyGate
-from ultrarefiner.sam import MedSAMInput, SAMInput, build_light_sam, build_sam
+from ultrarefiner.sam import MedSAMInput, SAMInput, build_light_sam, build_mobile_sam, build_sam
 from ultrarefiner.systems import PretrainedSystem, build_autosam_generator, part_kinds
 from ultrarefiner.systems.describing import describe_part
 from ultrarefiner.systems.part_kinds import kind_named
 from ultrarefiner.systems.rebuilding import build_part
 from ultrarefiner.types import MaskCandidates
 
-PUBLIC = {"SAM": build_sam, "LightSAM": build_light_sam, "BackboneUNet": ur.BackboneUNet}
+PUBLIC = {
+    "SAM": build_sam,
+    "LightSAM": build_light_sam,
+    "MobileSAM": build_mobile_sam,
+    "BackboneUNet": ur.BackboneUNet,
+}
 """Where what files call a part is not what people call to build it."""
 
 
@@ -137,6 +142,9 @@ VALUES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "SAM": ({"size": "tiny", "image_size": 64}, {"size": "tiny", "input_policy": "medsam", "image_size": 32}),
     "LightSAM": ({"image_size": 64}, {"backbone": "mobilenetv3_small_050", "image_size": 96, **THREE}),
+    "LogitsOf": ({}, {"network": unet}),
+    "MobileSAM": ({}, {"image_size": 64}),
+    "StandardisedInput": ({}, {"network": unet, **THREE}),
     "SAMInput": ({"size": 64}, {"size": 32, **THREE}),
     "SAMRefiner": (
         {"sam": sam},
@@ -212,7 +220,8 @@ def answers(part: Any) -> Any:
         return vars(part(torch.rand(2, channels, 4, 4, generator=drawn) if channels else masks))
     if isinstance(part, LightDecoder):
         return part(torch.rand(2, part.up1.in_channels, 4, 4, generator=drawn))
-    if isinstance(part, (ur.AtSize, ur.BackboneUNet, ur.TransUNet, ur.ForegroundLogits, PromptGenerator, HarDNet)):
+    networks = (ur.AtSize, ur.BackboneUNet, ur.TransUNet, ur.ForegroundLogits, PromptGenerator, HarDNet)
+    if isinstance(part, (*networks, LogitsOf, StandardisedInput)):
         answer = part(images[..., :32, :32].expand(-1, 3, -1, -1))
         return answer if isinstance(answer, (Tensor, tuple)) else vars(answer)
     if isinstance(part, ur.SAMRefiner):
