@@ -89,7 +89,8 @@ def test_truncated_missing_and_dangerous_files_are_refused(state: dict, tmp_path
 
 @pytest.mark.usefixtures("unhooked")
 def test_an_unknown_layout_gets_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"layout must be one of native, .*sam, .*microsegnet, .* but it is 'sam2'"):
+    known = "native, mobile_sam, sam, huggingface_sam, microsegnet, .*"
+    with pytest.raises(ValueError, match=rf"layout must be one of {known} but it is 'sam2'"):
         load_weights(nn.Linear(1, 1), tmp_path / "a.pth", layout="sam2")
 
 

@@ -57,11 +57,12 @@ def test_the_line_of_every_command_is_its_functions(words: tuple[str, ...]) -> N
 @EVERY
 def test_every_switch_may_stand_alone(words: tuple[str, ...]) -> None:
     parser = parser_of(words)
-    told = {action.dest for action in parser._actions if "{true,false" in str(action.metavar or action.choices)}
+    words_of = ("{true,false}", "{true,false,null}")
+    told = {action.dest for action in parser._actions if str(action.metavar or action.choices) in words_of}
     shown = parser.format_help()
     for name in parser.switches:
-        assert f"--{name} {{true,false" in shown
-    assert shown.count(" {true,false") == len(parser.switches)
+        assert any(f"--{name} {told_words}\n" in shown or f"--{name} {told_words} " in shown for told_words in words_of)
+    assert sum(shown.count(f" {told_words}") for told_words in words_of) == len(parser.switches)
     assert told <= parser.switches
     for name in sorted(parser.switches):
         for written, value in ((f"--{name}", "true"), (f"--no-{name.replace('_', '-')}", "false")):
