@@ -89,8 +89,8 @@ def loaders(args: argparse.Namespace) -> tuple[DataLoader[Any], DataLoader[Any]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help="small networks and images, for a CPU")
-    parser.add_argument("--images", type=int, default=16, help="phantoms, of which a quarter validates")
-    parser.add_argument("--epochs", type=int, default=2, help="epochs")
+    parser.add_argument("--images", type=int, default=64, help="phantoms, of which a quarter validates")
+    parser.add_argument("--epochs", type=int, default=8, help="epochs")
     parser.add_argument("--accelerator", default="cpu", help="Lightning's: cpu, gpu, auto")
     parser.add_argument("--precision", default="32-true", help="Lightning's: 32-true, bf16-mixed")
     parser.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation")
