@@ -44,11 +44,13 @@ def main() -> None:
     curves = stages.add_parser("curves", help="training curves of the three phases, a line a fold")
     curves.add_argument("--out", type=Path, default=Path("outputs/light"), help="folder of all stages")
     curves.add_argument("--to", type=Path, default=Path("docs/pictures/light_pair_curves.png"), help="the picture")
+    curves.add_argument("--folds", type=int, nargs="+", default=range(light_pair.FOLDS), help="which are drawn")
     curves.set_defaults(stage=draw_curves)
     cases = stages.add_parser("cases", parents=[shared, parts], help="what fails, and what gains most")
     cases.add_argument("--run", default="joint", help="folder of the run inside each fold's")
     cases.add_argument("--to", type=Path, default=Path("docs/pictures/light_pair_cases.png"), help="the picture")
-    cases.set_defaults(stage=draw_cases, folds=range(light_pair.FOLDS))
+    cases.add_argument("--folds", type=int, nargs="+", default=range(light_pair.FOLDS), help="whose cases")
+    cases.set_defaults(stage=draw_cases)
     args = parser.parse_args()
     args.stage(args)
 
@@ -58,7 +60,7 @@ def draw_curves(args: argparse.Namespace) -> None:
     figure = _figure(10.5, 4.6)
     axes = figure.subplots(2, len(PHASES), sharex="col")
     for column, (phase, title) in enumerate(PHASES.items()):
-        for fold in range(light_pair.FOLDS):
+        for fold in args.folds:
             rows = read_run_log(args.out / f"fold{fold}" / phase).epochs
             epochs = [row["epoch"] + 1 for row in rows]
             for axis, name in zip(axes[:, column], ("epoch/loss", "epoch/dice"), strict=True):
@@ -82,8 +84,11 @@ def draw_cases(args: argparse.Namespace) -> None:
     measured = {row.name: row for row in lesions}
     figure = _figure(11, 6.2)
     cases = outlines(args, chosen, measured)
-    for axis, name in zip(figure.subplots(2, 4).flat, chosen, strict=True):
+    grid = figure.subplots(2, 4).flatten()
+    for axis, name in zip(grid, chosen, strict=False):  # a small set may have fewer than eight
         _draw(axis, cases[name])
+    for axis in grid[len(chosen) :]:
+        axis.set_axis_off()
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     _save(figure, args.to)

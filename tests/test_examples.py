@@ -123,6 +123,9 @@ def test_the_light_pair_is_trained_measured_and_packed(tmp_path: Path) -> None:
         assert "TrainingResult" in run("light_pair.py", stage, *short, "--fold", "0")
         measured = run("light_pair_results.py", "measure", *told, "--run", stage, "--folds", "0")
         assert "4 images" in measured
+    for picture in (("curves", *told[2:]), ("cases", *told)):
+        run("light_pair_pictures.py", *picture, "--folds", "0", "--to", str(tmp_path / f"{picture[0]}.png"))
+        assert (tmp_path / f"{picture[0]}.png").stat().st_size > 5_000
     table = run("light_pair_results.py", "table", *told, "--runs", "refiner", "joint", "--folds", "0")
     assert "| joint, accepted from IoU 0.3 |" in table
     shutil.copytree(tmp_path / "light" / "fold0", tmp_path / "light" / "all", dirs_exist_ok=True)
@@ -143,3 +146,25 @@ def test_every_script_says_what_it_does(script: str) -> None:
 def test_the_lightning_module_trains_and_saves(tmp_path: Path) -> None:
     assert "Dice of refined masks" in run("lightning_module.py", "--small", "--out", str(tmp_path))
     assert UltraRefiner.from_pretrained(tmp_path / "model") is not None
+
+
+@pytest.mark.slow
+def test_one_mask_is_refined_by_the_script(tmp_path: Path) -> None:
+    printed = run("refine_one_mask.py", "--epochs", "1", "--out", str(tmp_path))
+    assert "Dice with the truth: " in printed
+    assert Image.open(tmp_path / "refined.png").size == (256, 192)
+    assert (tmp_path / "panel.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["smp", "monai"])
+def test_an_own_network_goes_through_three_phases(tmp_path: Path, network: str) -> None:
+    few = ("--epochs", "1", "1", "1", "--cases", "16", "--out", str(tmp_path))
+    assert "| Dice" in run("own_network.py", "--network", network, *few)
+
+
+@pytest.mark.slow
+def test_the_front_picture_is_drawn_by_the_packaged_pair(tmp_path: Path) -> None:
+    script = EXAMPLES.parent / "docs/pictures/draw_front.py"
+    assert "mean Dice of 40 phantoms" in run(str(script), "--to", str(tmp_path / "front.png"))
+    assert (tmp_path / "front.png").stat().st_size > 50_000
