@@ -1,8 +1,8 @@
 """What MkDocs does to the pages besides: formulas, pages that are drawn from the code, links that leave the folder.
 
 * ``$formula$`` becomes MathML while the site is built, so that no page fetches a script.
-* CHANGELOG.md, the notebooks and the measurements of benchmarks/ are pages, too; links to them lead there, and links to
-  other files of the repository become plain text.
+* CHANGELOG.md, the notebooks, the measurements of benchmarks/ and the cards of models that come with the package are
+  pages, too; links to them lead there, and links to other files of the repository become plain text.
 * ``<!-- names -->`` and ``<!-- commands -->`` are tables drawn from the package.
 """
 
@@ -20,6 +20,7 @@ from mkdocs.structure.files import File, Files
 from nbconvert import MarkdownExporter
 
 ROOT = Path(__file__).parent.parent
+PRETRAINED = ROOT / "ultrarefiner" / "pretrained"
 sys.path.append(str(Path(__file__).parent))
 
 from site_docstrings import places  # noqa: E402 (beside this file, which MkDocs loads by its path)
@@ -36,6 +37,7 @@ def brought_along() -> dict[str, Path]:
     pages = {"changes.md": ROOT / "CHANGELOG.md"}
     pages |= {f"notebooks/{path.stem}.md": path for path in sorted((ROOT / "examples").glob("0*.ipynb"))}
     pages |= {f"measurements/{path.name}": path for path in sorted((ROOT / "benchmarks" / "results").glob("*.md"))}
+    pages |= {f"models/{path.parent.name}/index.md": path for path in sorted(PRETRAINED.glob("*/README.md"))}
     return pages
 
 
@@ -49,6 +51,8 @@ def on_files(files: Files, config: Any) -> Files:
         files.append(File.generated(config, place, content=body))
         for name, content in parts["outputs"].items():
             files.append(File.generated(config, f"notebooks/{name}", content=content))
+    for path in sorted(PRETRAINED.glob("*/*.png")):
+        files.append(File.generated(config, f"models/{path.parent.name}/{path.name}", abs_src_path=str(path)))
     return files
 
 
@@ -114,7 +118,7 @@ def names_table() -> str:
             lines.append(f"| [`{name}`]({room}.md) | {_first_line(found)} |")
         elif name == "__version__":
             lines.append(f"| `{name}` | the version of the package |")
-        elif name in known:
+        else:  # a name that no room documents is a KeyError, which stops the build
             lines.append(f"| [`{name}`][{known[name]}] | {_first_line(found)} |")
     return "\n".join(lines)
 

@@ -161,6 +161,26 @@ def test_what_goes_before_it_warns_is_refused(since: str, gone_in: str) -> None:
         renamed_arguments({"a": "b"}, since=since, gone_in=gone_in)
 
 
+@pytest.mark.parametrize("wrong", ["0.4.0", "0.5rc1", "next", ""])
+def test_versions_are_two_numbers(wrong: str) -> None:
+    with pytest.raises(ValueError, match=f"must be versions such as '0.4', two numbers, but one is '{wrong}'"):
+        deprecated(since="0.3", gone_in=wrong, instead="x")
+
+
+def test_what_has_no_successor_says_so() -> None:
+    gone = deprecated(since="0.2", gone_in="0.4", instead=None)(lambda: None)
+    assert gone.__deprecated__.endswith("will be gone in 0.4; nothing takes its place.")
+
+
+@pytest.mark.parametrize("names", [{"r": "radios"}, {"centre": "radius"}])
+def test_names_that_lead_nowhere_are_refused(names: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match=r"names must lead from arguments that .*circle no longer has to those"):
+
+        @renamed_arguments(names, since="0.2", gone_in="0.4")
+        def circle(*, radius: float, centre: float) -> float:
+            return radius + centre
+
+
 def marks() -> list[tuple[str, str]]:
     """Where the package uses the two, and until when."""
     found = []

@@ -1,4 +1,4 @@
-"""The table of the light pair tells what the packed model does: its rule and the model's are one."""
+"""The light pair: its table tells what the packed model does, and no stage builds on half a run."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
+from ultrarefiner.data import FittedCases, Phantoms
 from ultrarefiner.evaluation import segmentation_metrics
 from ultrarefiner.refinement import AcceptanceRule
+from ultrarefiner.training import CoarseRecipe, Moment, train
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -30,3 +33,25 @@ def test_the_mask_that_is_measured_is_the_one_that_the_rule_keeps(
     taken = bool(AcceptanceRule(minimum_iou=0.3)(coarse, refined, torch.tensor([[iou]])))
     assert measured.kept(0.3) is (measured.refined if taken else measured.coarse)
     assert measured.kept(-1.0) is measured.refined
+
+
+def test_a_run_that_was_broken_off_is_no_finished_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    stages = importlib.import_module("light_pair")
+
+    def stop(moment: Moment) -> None:
+        raise KeyboardInterrupt
+
+    def begin(**watching: object) -> None:
+        recipe = CoarseRecipe(nn.Conv2d(1, 1, 1), augmentation=None)
+        cases = FittedCases(Phantoms(2, size=(32, 32)), 32)
+        train(recipe, cases, folder=tmp_path, epochs=2, batch_size=2, accelerator="cpu", tensorboard=False, **watching)
+
+    with pytest.raises(SystemExit, match=r"there is no last\.pt; train that stage first"):
+        stages.finished(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        begin(watchers=(stop,))
+    with pytest.raises(SystemExit, match="must hold a finished run, but 1 of its 2 epochs are done; give that stage's"):
+        stages.finished(tmp_path)
+    begin()
+    assert stages.finished(tmp_path) == tmp_path / "last.pt"

@@ -87,6 +87,18 @@ def test_every_command_is_on_the_page_of_commands(site: Path) -> None:
         assert f"ultrarefiner {' '.join(words)}" in page
 
 
+def test_a_name_of_two_rooms_means_the_one_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    griffe = pytest.importorskip("griffe")
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    links = importlib.import_module("site_docstrings").Docstrings()
+    for room in ("prediction", "training"):
+        parent = griffe.Module(room, parent=griffe.Module("ultrarefiner"))
+        told = griffe.Class("Other", parent=parent, docstring=griffe.Docstring("See `Prediction` and `SAMRefiner`."))
+        links.on_object(obj=told)
+        sam = "[`SAMRefiner`][ultrarefiner.systems.SAMRefiner]"
+        assert told.docstring.value == f"See [`Prediction`][ultrarefiner.{room}.Prediction] and {sam}."
+
+
 def test_the_menu_is_a_list_of_titles() -> None:
     """No page is named twice."""
     menu = yaml.load((ROOT / "mkdocs.yml").read_text(), Loader=yaml.BaseLoader)["nav"]

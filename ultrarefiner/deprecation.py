@@ -8,6 +8,8 @@ notebooks that import one another. Type checkers keep seeing the signature.
 from __future__ import annotations
 
 import functools
+import inspect
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
@@ -19,7 +21,7 @@ _R = TypeVar("_R")
 _T = TypeVar("_T", bound=Callable[..., Any])
 
 
-def deprecated(*, since: str, gone_in: str, instead: str) -> Callable[[_T], _T]:
+def deprecated(*, since: str, gone_in: str, instead: str | None) -> Callable[[_T], _T]:
     """Mark a function, method or class that will go: a call of it warns and does what it always did.
 
     A class warns when it is made or subclassed; instances of its subclasses do not warn. What is marked tells it in
@@ -28,7 +30,7 @@ def deprecated(*, since: str, gone_in: str, instead: str) -> Callable[[_T], _T]:
     Args:
         since: the version that first warned, such as "0.2".
         gone_in: the version that will not have it any more.
-        instead: what to write in its place, as a sentence's object ("dice_loss"), or "nothing" with a reason.
+        instead: what to write in its place, as a sentence's object ("dice_loss"); None where nothing takes it.
 
     Returns:
         A decorator that returns a callable with the same signature, or the same class.
@@ -50,7 +52,8 @@ def deprecated(*, since: str, gone_in: str, instead: str) -> Callable[[_T], _T]:
     _check_order(since, gone_in)
 
     def mark(target: _T) -> _T:
-        sentence = f"{target.__qualname__} is {_fate(since, gone_in)}; use {instead} instead."
+        remedy = "nothing takes its place" if instead is None else f"use {instead} instead"
+        sentence = f"{target.__qualname__} is {_fate(since, gone_in)}; {remedy}."
         return marked_deprecated(sentence, category=FutureWarning)(target)
 
     return mark
@@ -72,7 +75,8 @@ def renamed_arguments(
         A decorator that returns a callable with the same signature.
 
     Raises:
-        ValueError: gone_in is not a later version than since.
+        ValueError: gone_in is not a later version than since, or the function has no argument of a new name, or still
+            has one of an old name.
         TypeError: from the decorated function, where a call gives an argument by both of its names.
 
     Example:
@@ -90,6 +94,13 @@ def renamed_arguments(
 
     def mark(function: Callable[_P, _R]) -> Callable[_P, _R]:
         name = function.__qualname__.removesuffix(".__init__")
+        arguments = inspect.signature(function).parameters
+        if not set(names.values()) <= arguments.keys() or names.keys() & arguments.keys():
+            message = (
+                f"names must lead from arguments that {name} no longer has to those that it has, but they are "
+                f"{dict(names)} and its arguments {', '.join(sorted(arguments))}."
+            )
+            raise ValueError(message)
 
         @functools.wraps(function)
         def renaming(*args: _P.args, **given: _P.kwargs) -> _R:
@@ -113,6 +124,10 @@ def _fate(since: str, gone_in: str) -> str:
 
 
 def _check_order(since: str, gone_in: str) -> None:
+    for version in (since, gone_in):
+        if not re.fullmatch(r"[0-9]+\.[0-9]+", version):
+            message = f"since and gone_in must be versions such as '0.4', two numbers, but one is {version!r}."
+            raise ValueError(message)
     first, last = ([int(part) for part in version.split(".")] for version in (since, gone_in))
     if first >= last:
         message = f"gone_in must be a later version than since, but they are {gone_in!r} and {since!r}."

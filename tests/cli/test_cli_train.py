@@ -74,6 +74,12 @@ def test_automedsam_from_boxes_alone(folder: Path, tmp_path: Path, capsys: pytes
     assert "going on after step 2" in capsys.readouterr().out
     assert main(["train", "automedsam", "--out", str(tmp_path), *flags, *QUICK, "--lambda-size", "0.5"]) == 1
     assert "was written by a run whose" in capsys.readouterr().err
+    flags[flags.index("--sam-weights") + 1] = str((folder / "sam.pt").rename(folder / "other.pt"))
+    try:
+        assert main(["train", "automedsam", "--out", str(tmp_path), *flags, *QUICK]) == 1
+        assert "began with sam_weights 'sam.pt', but now it is 'other.pt'" in capsys.readouterr().err
+    finally:
+        (folder / "other.pt").rename(folder / "sam.pt")
 
 
 def test_automedsam_as_the_paper_has_it_is_measured_by_masks(
@@ -125,6 +131,9 @@ def test_synthetic_needs_no_data_and_says_what_it_is_worth(
         (["--data", "somewhere", "--sam-weights", "sam_vit_b_01ec64.pth", "--input-policy", "medsam"], "SAM's own"),
         (["--data", "x", "--dataset", "folder", "--boxes", "b.csv", "--measures"], "measures are of masks"),
         (["--synthetic", "--sam-weights", "nowhere.pt"], "nowhere.pt"),
+        (["--synthetic", "--devices", "0"], "devices must be"),
+        (["--synthetic", "--out", __file__], "out must be a folder, but"),
+        (["--synthetic", "--weight-decay=-1"], "weight_decay must be a finite number of at least 0, but it is -1.0"),
     ],
 )
 def test_what_is_wrong_is_a_sentence(

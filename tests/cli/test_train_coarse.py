@@ -12,7 +12,8 @@ from trained_phases import COARSE, QUICK, begun, cases_of, record, shrunk, write
 from ultrarefiner.checkpoints import read_tensors
 from ultrarefiner.cli import main
 from ultrarefiner.cli.phase_network import NUMBERS, CoarseNetwork
-from ultrarefiner.cli.phase_setting import PhaseSetting, augmentation
+from ultrarefiner.cli.phase_setting import PhaseSetting
+from ultrarefiner.cli.setting import augmentation
 from ultrarefiner.cli.train_coarse import covers
 from ultrarefiner.data import CoarsePredictions, Folds, Phantoms
 from ultrarefiner.networks import build_transunet

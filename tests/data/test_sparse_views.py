@@ -217,7 +217,7 @@ def test_organs_that_a_volume_lacks_are_no_cases(tmp_path: Path) -> None:
         SparseWholes(volumes, (0, 4, 4))
     with pytest.raises(ValueError, match="keep must be at least 1 volume, got 0"):
         SparseVolumes(tmp_path / "ready", keep=0)
-    with pytest.raises(ValueError, match="a data set needs at least one volume"):
+    with pytest.raises(ValueError, match="a subset needs at least one name, none was given"):
         volumes.subset([])
     one = SparseVolumes(tmp_path / "ready", keep=1)
     assert [one[index].name for index in (0, 1, 0)] == ["a", "b", "a"]

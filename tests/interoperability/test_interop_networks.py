@@ -105,6 +105,11 @@ def test_standardised_input_refuses_what_is_no_statistic() -> None:
         StandardisedInput(nn.Identity(), std=(1.0, 0.0, 1.0))
 
 
+def test_standardised_input_refuses_what_is_no_image() -> None:
+    with pytest.raises(ValueError, match=r"images must have 1 \(grey\) or 3 \(RGB\) channels in dimension 1, but its"):
+        StandardisedInput(nn.Identity())(torch.rand(1, 2, 4, 4))
+
+
 class Answers(nn.Module):
     """A network that answers with what it was given."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 from torch import Tensor, nn
@@ -150,7 +151,7 @@ def test_two_gigabytes_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("missing", ["onnx", "onnxscript"])
 def test_a_missing_package_is_named(missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(ModuleNotFoundError, match=f"{missing} is needed to write ONNX files.*pip install onnx"):
+    with pytest.raises(ModuleNotFoundError, match=rf"{missing} is needed to write ONNX.*'ultrarefiner\[onnx\]'"):
         export_onnx(refiner_of(cropper=False), tmp_path / "a.onnx", size=SIZE)
     assert not list(tmp_path.iterdir())
 
@@ -163,6 +164,29 @@ def test_a_file_that_answers_otherwise_is_not_written(exported, tmp_path: Path, 
     with pytest.raises(ValueError, match=r"must answer as the model does, but a probability differs by .*nothing was"):
         export_onnx(other, tmp_path / "a.onnx", size=SIZE, batch=2)
     assert not list(tmp_path.iterdir())
+
+
+class Silent:
+    """An onnxruntime of which every answer is NaN."""
+
+    def __init__(self, content: bytes, **_: object) -> None: ...
+
+    def run(self, names: list[str], given: dict) -> list:
+        return [numpy.full((2, 1, 4, 4), numpy.nan, numpy.float32) for _ in names]
+
+
+def test_nan_is_no_equal_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Silent)
+    wrapped = onnx_export._wrapped(refiner_of(cropper=False))
+    shape = torch.zeros(2, 1, 4, 4)
+    with pytest.raises(ValueError, match=r"a probability differs by inf, more than tolerance=0\.5; nothing was"):
+        onnx_export._difference(b"", wrapped, [(shape, shape)], [(shape, shape)], 0.5)
+
+
+def test_a_model_elsewhere_or_of_another_precision_is_refused(tmp_path: Path) -> None:
+    for moved, told in (({"dtype": torch.float64}, "cpu in torch.float64"), ({"device": "meta"}, "meta in torch.fl")):
+        with pytest.raises(ValueError, match=f"model must be on the CPU in float32, but it has weights on {told}"):
+            export_onnx(refiner_of(cropper=False).to(**moved), tmp_path / "a.onnx", size=SIZE)
 
 
 def test_without_onnxruntime_nothing_is_compared(exported, tmp_path: Path, monkeypatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -100,7 +101,27 @@ def test_the_size_of_a_pixel_comes_from_where_it_is_said(tmp_path: Path) -> None
     groups.PixelMeasuresSequence = [measures]
     shared = save(tmp_path / "e.dcm", GREY, SharedFunctionalGroupsSequence=[groups])
     assert read_picture(shared).spacing == (0.5, 0.25)
-    assert read_picture(save(tmp_path / "f.dcm", GREY, PixelSpacing=[0, 0.3])).spacing is None
+    assert not any("mm²" in note for path in tmp_path.iterdir() for note in read_picture(path).notes)
+
+
+@pytest.mark.parametrize("wrong", [[0, 0.3], [-0.2, 0.3], ["1e400", 0.3], [0.2], [0.2, 0.3, 1.0]])
+def test_what_can_be_no_size_of_a_pixel_is_left_out_and_noted(tmp_path: Path, wrong: list[Any]) -> None:
+    picture = read_picture(save(tmp_path / "a.dcm", GREY, PixelSpacing=wrong))
+    assert picture.spacing is None
+    assert picture.notes[0].startswith("no areas in mm²: PixelSpacing must be two sizes above 0 mm, but it is ")
+    assert picture.notes[0].endswith("; export it again with its spacing")
+    assert picture.image.max() == 1, "the picture is read all the same"
+
+
+def test_regions_without_a_size_are_noted(tmp_path: Path) -> None:
+    picture = read_picture(save(tmp_path / "a.dcm", GREY, SequenceOfUltrasoundRegions=[region(x=0.0)]))
+    assert picture.spacing is None
+    assert "the region's physical delta must be two sizes above 0 mm, but it is (0.1, 0.0)" in picture.notes[0]
+    without = region()
+    del without.PhysicalDeltaX
+    picture = read_picture(save(tmp_path / "b.dcm", GREY, SequenceOfUltrasoundRegions=[without]))
+    assert picture.spacing is None
+    assert "the size of its pixels must be two sizes above 0 mm, but it is unreadable" in picture.notes[0]
 
 
 def test_broken_files_are_sentences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import sys
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from nifti import write_volume
 from PIL import Image
 
 from ultrarefiner.data.images import read_image
+from ultrarefiner.data.nifti import read_header, read_voxels, write_mask
 from ultrarefiner.prediction import open_pictures, read_picture
-from ultrarefiner.prediction.reading import kind_of, stem_of
+from ultrarefiner.prediction.reading import count_pictures, kind_of, stem_of
 
 
 @pytest.mark.parametrize("ending", ["png", "bmp", "tif", "jpg"])
@@ -96,6 +98,21 @@ def test_each_slice_of_a_volume_is_a_picture(tmp_path: Path) -> None:
     with pytest.raises(IndexError, match="holds 3 pictures, from 0 on, but picture 3"):
         opened[3]
     assert "number 2 of the 3 pictures in the file, counted from 0" in read_picture(opened.path, index=2).notes[0]
+
+
+@pytest.mark.parametrize("wrong", [0.0, -0.2, float("nan")])
+def test_a_volume_whose_voxels_have_no_size_is_read_and_says_so(tmp_path: Path, wrong: float) -> None:
+    path = write_volume(tmp_path / "scan.nii", np.arange(24, dtype=np.uint8).reshape(4, 3, 2))
+    stored = bytearray(path.read_bytes())
+    stored[80:84] = struct.pack("<f", wrong)  # pixdim[1]
+    path.write_bytes(stored)
+    with pytest.raises(ValueError, match=r"scan\.nii gives its voxels the sizes .* three positive ones are expected"):
+        read_header(path)
+    opened = open_pictures(path)
+    assert (len(opened), opened.spacing, count_pictures(path)) == (2, None, 2)
+    assert opened[1].notes[0].startswith("no areas in mm²: pixdim (rows, columns) must be two sizes above 0 mm, but it")
+    write_mask(tmp_path / "mask.nii.gz", np.ones((4, 3, 2), bool), like=path)
+    assert read_voxels(tmp_path / "mask.nii.gz").all()
 
 
 def test_a_flat_volume_and_a_plane(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,6 +9,7 @@ from typing import Literal
 import torch
 
 from ultrarefiner.checkpoints import load_weights
+from ultrarefiner.cli.accelerator import device_of
 from ultrarefiner.cli.cases import CaseFlags
 from ultrarefiner.sam import SAM, build_sam
 
@@ -39,12 +39,7 @@ class SAMFlags(CaseFlags):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.accelerator in ("cuda", "gpu") and not torch.cuda.is_available():
-            message = f"accelerator is {self.accelerator!r}, but PyTorch finds no GPU here; give cpu, or auto."
-            raise ValueError(message)
-        if self.accelerator == "mps" and not torch.backends.mps.is_available():
-            message = "accelerator is 'mps', but PyTorch finds no Apple GPU here; give cpu, or auto."
-            raise ValueError(message)
+        device_of(self.accelerator)
 
     def frozen_sam(self, *, made_up: bool) -> SAM:
         """SAM with its weights, on the device of this process.
@@ -79,10 +74,4 @@ class SAMFlags(CaseFlags):
         sam = build_sam(name, input_policy=self.input_policy, image_size=_TINY if name == "tiny" else None)
         if self.sam_weights is not None:
             load_weights(sam, self.sam_weights, layout="sam")
-        return sam.to(self.device())
-
-    def device(self) -> torch.device:
-        """Where this process computes outside of the loop."""
-        if self.accelerator in ("auto", "cuda", "gpu") and torch.cuda.is_available():
-            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        return torch.device("cpu")
+        return sam.to(device_of(self.accelerator))

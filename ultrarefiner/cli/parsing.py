@@ -20,7 +20,9 @@ _GIVEN = {carried: given for given, carried in _CARRIED.items()}
 
 
 class CommandParser(ArgumentParser):
-    """A parser that remembers which flags are true or false.
+    """A parser that takes flags by their whole names alone, and remembers which of them are true or false.
+
+    argparse would take ``--device`` for ``--devices``, which are other things: a place, and a number.
 
     Args:
         options: of jsonargparse's parser.
@@ -34,7 +36,7 @@ class CommandParser(ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         self.switches: set[str] = set()
-        super().__init__(**options)
+        super().__init__(**{"allow_abbrev": False, **options})
 
     def add_argument(self, *names: str, **options: Any) -> Any:
         """Add an argument, as in jsonargparse."""
@@ -89,6 +91,7 @@ def overview(words: Sequence[str], version: str) -> argparse.ArgumentParser:
         prog=" ".join(["ultrarefiner", *words]),
         description=GROUPS[words[0]] if words else "Segment ultrasound images, refine the masks with SAM, train both.",
         epilog=f"{EXIT_CODES} Each command has its own --help, and reads and writes YAML: --config, --print_config.",
+        allow_abbrev=False,
     )
     if not words:
         parser.add_argument("--version", action="version", version=f"ultrarefiner {version}", help="show the version")

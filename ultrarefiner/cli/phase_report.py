@@ -1,4 +1,4 @@
-"""What a phase reached: how the run went, and tables, files and pictures of what is reported."""
+"""What a phase reached: tables, files and pictures of what is reported."""
 
 from __future__ import annotations
 
@@ -11,26 +11,8 @@ from ultrarefiner.checkpoints.files import replaced_file
 from ultrarefiner.cli.phase_setting import NO_LESION, PhaseSetting
 from ultrarefiner.cli.split import Split
 from ultrarefiner.systems import UltraRefiner
-from ultrarefiner.training import TrainingResult
 
 _MADE_UP = "\nMade-up cases: this shows that all runs."
-
-
-def told_run(result: TrainingResult, setting: PhaseSetting) -> str:
-    """How a run went, in a sentence: steps, the best epoch, its checkpoint.
-
-    Example:
-        >>> from pathlib import Path
-        >>> result = TrainingResult(0.5, 1, 8, Path("out"))
-        >>> told_run(result, PhaseSetting(out=Path("out"), synthetic=True, epochs=2))
-        '8 steps, the best after epoch 2 of 2 (Dice in validation 0.500): out/best.pt'
-    """
-    went_on = "" if result.resumed_from is None else f", going on after step {result.resumed_from}"
-    best = ""
-    if result.best_epoch is not None:
-        reached = f"{result.score_name} in validation {result.best_dice:.3f}"
-        best = f", the best after epoch {result.best_epoch + 1} of {setting.epochs} ({reached})"
-    return f"{result.steps} steps{went_on}{best}: {result.best}"
 
 
 def coarse_tables(

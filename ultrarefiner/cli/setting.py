@@ -5,19 +5,24 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import torch
 
+from ultrarefiner.cli.accelerator import device_of
 from ultrarefiner.cli.cases import CaseFlags
+from ultrarefiner.cli.flag_checks import refuse_devices, refuse_no_folder
 from ultrarefiner.cli.frozen_sam import SAMFlags
 from ultrarefiner.cli.split import Split, split_cases, synthetic_split
-from ultrarefiner.data import CachedEmbeddings, EmbeddingCache, FittedCases
+from ultrarefiner.data import Augmentation, CachedEmbeddings, EmbeddingCache, FittedCases
 from ultrarefiner.sam import SAM
 from ultrarefiner.training import Recipe, TrainingResult, train
 
+Augment = Literal["none", "ultrasound", "glas", "monuseg", "polyp"]
+
 _LOGGER = logging.getLogger("ultrarefiner")
 _SHOWN = 4
+_PRESETS = {"glas": "glas", "monuseg": "monuseg", "polyps": "polyp"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +49,7 @@ class RunFlags(CaseFlags):
         progress: show a progress bar on a terminal.
 
     Raises:
-        ValueError: flags that do not go together, or a number out of range.
+        ValueError: flags that do not go together, no such device or no number of them, or out takes no files.
     """
 
     out: Path
@@ -71,6 +76,12 @@ class RunFlags(CaseFlags):
         if self.dataset == "images":
             message = "dataset must have masks or boxes to learn from, but images has none; give folder and boxes."
             raise ValueError(message)
+        refuse_no_folder(self.out)
+        refuse_devices(self.devices, on_cpu=self.device().type == "cpu")
+
+    def device(self) -> torch.device:
+        """Where this process computes outside of the loop."""
+        return device_of(self.accelerator)
 
     def split(self) -> Split:
         """The cases."""
@@ -130,6 +141,21 @@ class RunFlags(CaseFlags):
             **options,
         )
 
+    def told(self, result: TrainingResult) -> str:
+        """How a run went, in a sentence: steps, the best epoch, its checkpoint.
+
+        Example:
+            >>> result = TrainingResult(0.5, 1, 8, Path("out"))
+            >>> RunFlags(out=Path("out"), synthetic=True, epochs=2).told(result)
+            '8 steps, the best after epoch 2 of 2 (Dice in validation 0.500): out/best.pt'
+        """
+        went_on = "" if result.resumed_from is None else f", going on after step {result.resumed_from}"
+        best = ""
+        if result.best_epoch is not None:
+            reached = f"{result.score_name} in validation {result.best_dice:.3f}"
+            best = f", the best after epoch {result.best_epoch + 1} of {self.epochs} ({reached})"
+        return f"{result.steps} steps{went_on}{best}: {result.best}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Setting(SAMFlags, RunFlags):
@@ -164,6 +190,21 @@ class Setting(SAMFlags, RunFlags):
         for dataset in fitted:
             store.fill(dataset, batch_size=1, progress=self.progress)
         return CachedEmbeddings(fitted[0], store), CachedEmbeddings(fitted[1], store)
+
+
+def augmentation(chosen: Augment | None, dataset: str) -> Augmentation | None:
+    """What moves and shades images in training.
+
+    Args:
+        chosen: a preset, "none", or None for the data set's own: as AutoSAM published it, else for ultrasound.
+        dataset: its name.
+
+    Example:
+        >>> augmentation("none", "busi") is None, augmentation(None, "glas") is None
+        (True, False)
+    """
+    name = chosen or _PRESETS.get(dataset, "ultrasound")
+    return None if name == "none" else Augmentation.preset(cast("Any", name))
 
 
 def spread(count: int, wanted: int) -> list[int]:

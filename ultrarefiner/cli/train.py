@@ -10,9 +10,11 @@ import torch
 from torch import nn
 
 from ultrarefiner.checkpoints import load_weights
+from ultrarefiner.cli.flag_checks import refuse_negative
+from ultrarefiner.cli.phase_start import same_start
 from ultrarefiner.cli.report import report
-from ultrarefiner.cli.setting import Setting, is_first_process
-from ultrarefiner.data import Augmentation, FittedCases
+from ultrarefiner.cli.setting import Augment, Setting, augmentation, is_first_process
+from ultrarefiner.data import FittedCases
 from ultrarefiner.losses import paper_weak_box_loss, project_weak_box_loss
 from ultrarefiner.prompts import PromptModule, TokenPromptModule
 from ultrarefiner.sam import SAM
@@ -21,7 +23,6 @@ from ultrarefiner.training import AutoMedSAMRecipe, AutoSAMRecipe, load_coarse
 
 _LOGGER = logging.getLogger("ultrarefiner")
 _CROWDED = ("glas", "monuseg")
-_PRESETS = {"glas": "glas", "monuseg": "monuseg", "polyps": "polyp"}
 
 
 def autosam(
@@ -31,7 +32,7 @@ def autosam(
     learning_rate: float = 3e-4,
     weight_decay: float = 1e-4,
     batch_size: int = 3,
-    augment: Literal["none", "ultrasound", "glas", "monuseg", "polyp"] | None = None,
+    augment: Augment | None = None,
     **options: Any,
 ) -> str:
     """Train AutoSAM: a network makes SAM's dense prompt from the image, SAM is frozen.
@@ -54,17 +55,19 @@ def autosam(
     if not setting.has_masks:
         message = "boxes are for automedsam: autosam learns from masks; leave boxes out, or train automedsam."
         raise ValueError(message)
+    refuse_negative(learning_rate=learning_rate, weight_decay=weight_decay)
     sam = setting.frozen_sam(made_up=setting.synthetic)
     made = _generator(generator, generator_weights, sam, setting.seed)
     side = min(512, sam.input_policy.size) if input_size is None else input_size
-    chosen = augment or _PRESETS.get(setting.dataset, "ultrasound")
+    moved = augmentation(augment, setting.dataset)
     recipe = AutoSAMRecipe(
         AutoSAM(sam, made, input_size=side),
         learning_rate=learning_rate,
         weight_decay=weight_decay,
-        augmentation=None if chosen == "none" else Augmentation.preset(cast("Any", chosen)),
+        augmentation=moved,
     )
-    return _run(recipe, sam, setting, name="autosam", batch_size=batch_size, cached=chosen == "none")
+    begins = {"generator_weights": None if generator_weights is None else generator_weights.name}
+    return _run(recipe, sam, setting, begins=begins, name="autosam", batch_size=batch_size, cached=moved is None)
 
 
 def automedsam(
@@ -103,6 +106,13 @@ def automedsam(
     if choose_by == "mask" and not setting.has_masks:
         message = "choose_by must be box where boxes alone are known, but it is 'mask'; leave it out."
         raise ValueError(message)
+    refuse_negative(
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        lambda_tightness=lambda_tightness,
+        lambda_size=lambda_size,
+        jitter=jitter,
+    )
     if setting.dataset in _CROWDED:
         _LOGGER.warning("%s has many objects in an image; the box here is the one around all of them", setting.dataset)
     sam = setting.frozen_sam(made_up=setting.synthetic)
@@ -121,15 +131,24 @@ def automedsam(
         jitter=jitter,
         choose_by=choose_by,
     )
-    return _run(recipe, sam, setting, name="automedsam", batch_size=batch_size, cached=True)
+    return _run(recipe, sam, setting, begins={}, name="automedsam", batch_size=batch_size, cached=True)
 
 
 def _run(
-    recipe: AutoSAMRecipe | AutoMedSAMRecipe, sam: SAM, setting: Setting, *, name: str, batch_size: int, cached: bool
+    recipe: AutoSAMRecipe | AutoMedSAMRecipe,
+    sam: SAM,
+    setting: Setting,
+    *,
+    begins: dict[str, str | None],
+    name: str,
+    batch_size: int,
+    cached: bool,
 ) -> str:
     """Train, load the best, measure it on what is reported."""
     split = setting.split()
     training, validation = setting.sets(split, sam, cached=cached)
+    weights = None if setting.sam_weights is None else setting.sam_weights.name
+    same_start(setting.run_folder(name), sam_weights=weights, **begins)
     result = setting.train(recipe, training, validation, name=name, batch_size=batch_size)
     if not is_first_process():
         return ""
@@ -138,12 +157,7 @@ def _run(
     fitted: FittedCases = training.dataset if cached else training
     table = report(model, setting, split, fitted, name=name)
     worth = "" if setting.sam_weights else "\nMade-up cases and a SAM of random weights: this shows that all runs."
-    best = ""
-    if result.best_epoch is not None:
-        reached = f"{result.score_name} in validation {result.best_dice:.3f}"
-        best = f", the best after epoch {result.best_epoch + 1} of {setting.epochs} ({reached})"
-    went_on = "" if result.resumed_from is None else f", going on after step {result.resumed_from}"
-    return f"{result.steps} steps{went_on}{best}: {result.best}\n\n{table}{worth}"
+    return f"{setting.told(result)}\n\n{table}{worth}"
 
 
 def _generator(name: Any, weights: Path | None, sam: SAM, seed: int) -> nn.Module:

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from ultrarefiner.cli.phase_flags import refuse_negative
+from ultrarefiner.cli.flag_checks import refuse_negative
 from ultrarefiner.cli.phase_network import NUMBERS, CoarseNetwork, NetworkName
 from ultrarefiner.cli.phase_record import PhaseRecord
-from ultrarefiner.cli.phase_report import coarse_tables, told_run
-from ultrarefiner.cli.phase_setting import Augment, PhaseSetting, augmentation, unseen
+from ultrarefiner.cli.phase_report import coarse_tables
+from ultrarefiner.cli.phase_setting import PhaseSetting, unseen
 from ultrarefiner.cli.phase_start import same_start
-from ultrarefiner.cli.setting import is_first_process
+from ultrarefiner.cli.setting import Augment, augmentation, is_first_process
 from ultrarefiner.cli.split import Split, kept_folds
 from ultrarefiner.data import CoarsePredictions, FittedCases
 from ultrarefiner.training import CoarseRecipe, TrainingResult, load_coarse, predict_cases, predict_out_of_fold
@@ -137,7 +137,7 @@ def _run(
     kept = _store(setting, first, validation, result, inside)
     PhaseRecord(RUN, frame, setting.cases(), asdict(parts)).write(setting.run_folder(RUN))
     table = coarse_tables(first.network, setting, split, frame=frame, batch_size=loop["batch_size"], measures=measures)
-    return f"{told_run(result, setting)}\n{kept}\n\n{table}"
+    return f"{setting.told(result)}\n{kept}\n\n{table}"
 
 
 def _inner_folder(setting: PhaseSetting) -> Path:

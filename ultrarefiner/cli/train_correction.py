@@ -9,16 +9,15 @@ import torch
 from torch import nn
 
 from ultrarefiner.checkpoints import read_tensors, write_tensors
+from ultrarefiner.cli.flag_checks import refuse_idle, refuse_negative
 from ultrarefiner.cli.phase_click_report import ClickReport
 from ultrarefiner.cli.phase_clicks import LARGEST_LOGIT
-from ultrarefiner.cli.phase_flags import refuse_idle, refuse_negative
 from ultrarefiner.cli.phase_masks import TrainingMasks, with_lesions
 from ultrarefiner.cli.phase_pair import trained_coarse, trained_joint, trained_refiner
 from ultrarefiner.cli.phase_record import PhaseRecord, refuse_told
 from ultrarefiner.cli.phase_refiner import joined
-from ultrarefiner.cli.phase_report import told_run
-from ultrarefiner.cli.phase_setting import Augment, PhaseSetting, augmentation
-from ultrarefiner.cli.setting import is_first_process
+from ultrarefiner.cli.phase_setting import PhaseSetting
+from ultrarefiner.cli.setting import Augment, augmentation, is_first_process
 from ultrarefiner.cli.split import Split
 from ultrarefiner.data import FittedCases, SimulatedFailures
 from ultrarefiner.refinement import GRUCorrection
@@ -181,7 +180,7 @@ def _run(
     write_tensors(folder / "correction.pt", {"model": recipe.correction.state_dict()})
     PhaseRecord(RUN, frame, setting.cases(), asdict(parts)).write(folder)
     table = report.tables(setting, split, RUN)
-    return f"{told_run(result, setting)}\nthe correction alone: {folder / 'correction.pt'}\n\n{table}"
+    return f"{setting.told(result)}\nthe correction alone: {folder / 'correction.pt'}\n\n{table}"
 
 
 def _sets(

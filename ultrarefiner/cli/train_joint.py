@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from ultrarefiner.cli.phase_flags import refuse_idle, refuse_negative
+from ultrarefiner.cli.flag_checks import refuse_idle, refuse_negative
 from ultrarefiner.cli.phase_pair import JointParts, load_joint, trained_coarse, trained_refiner
 from ultrarefiner.cli.phase_record import PhaseRecord, refuse_told
 from ultrarefiner.cli.phase_refiner import GateName, RefinerParts
-from ultrarefiner.cli.phase_report import pair_tables, told_run
-from ultrarefiner.cli.phase_setting import Augment, PhaseSetting, augmentation, unseen
-from ultrarefiner.cli.setting import is_first_process
+from ultrarefiner.cli.phase_report import pair_tables
+from ultrarefiner.cli.phase_setting import PhaseSetting, unseen
+from ultrarefiner.cli.setting import Augment, augmentation, is_first_process
 from ultrarefiner.cli.split import Split
 from ultrarefiner.losses import QualityAwareLoss
 from ultrarefiner.systems import UltraRefiner
@@ -166,7 +166,7 @@ def _run(
     PhaseRecord(RUN, frame, setting.cases(), asdict(parts), parts.coarse).write(setting.run_folder(RUN))
     table = pair_tables(recipe.model, setting, split, RUN, frame=frame, batch_size=batch_size)
     written = _written(recipe.model, parts, setting, result.best)
-    return f"{told_run(result, setting)}\n{written}\n\n{table}"
+    return f"{setting.told(result)}\n{written}\n\n{table}"
 
 
 def _written(model: UltraRefiner, parts: JointParts, setting: PhaseSetting, best: Path) -> str:

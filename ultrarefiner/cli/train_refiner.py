@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import torch
 
+from ultrarefiner.cli.flag_checks import refuse_idle, refuse_negative
 from ultrarefiner.cli.frozen_sam import SAMFlags
-from ultrarefiner.cli.phase_flags import refuse_idle, refuse_negative
 from ultrarefiner.cli.phase_masks import Failures, TrainingMasks
 from ultrarefiner.cli.phase_network import CoarseNetwork, load_imagenet
 from ultrarefiner.cli.phase_pair import BEST, load_refined, trained_coarse
@@ -24,10 +24,10 @@ from ultrarefiner.cli.phase_refiner import (
     encoder_backbone,
     joined,
 )
-from ultrarefiner.cli.phase_report import pair_tables, told_run
-from ultrarefiner.cli.phase_setting import Augment, PhaseSetting, augmentation, unseen
+from ultrarefiner.cli.phase_report import pair_tables
+from ultrarefiner.cli.phase_setting import PhaseSetting, unseen
 from ultrarefiner.cli.phase_start import same_start
-from ultrarefiner.cli.setting import is_first_process
+from ultrarefiner.cli.setting import Augment, augmentation, is_first_process
 from ultrarefiner.cli.split import Split
 from ultrarefiner.losses import QualityAwareLoss
 from ultrarefiner.sam import SAM
@@ -191,7 +191,7 @@ def _run(
     load_refined(recipe.refiner, recipe.gate, result.best, unseen=unseen(split))
     folder = setting.run_folder(RUN)
     PhaseRecord(RUN, frame, setting.cases(), asdict(parts), None if before is None else before.parts).write(folder)
-    told = told_run(result, setting)
+    told = setting.told(result)
     if before is None:
         return f"{told}\n\nNo coarse network is in {setting.out} yet: train coarse, then train joint measure the pair."
     network, _ = trained_coarse(setting, split, by=_BY)

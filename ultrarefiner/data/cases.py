@@ -146,7 +146,7 @@ class CaseDataset(Dataset[Case]):
         Raises:
             ValueError: a name is not in the data set, or no name was given.
         """
-        chosen = select_named(self.files, self.names, names)
+        chosen = subset_of(self.files, self.names, names)
         return CaseDataset(chosen, colour=self.colour, unseen=self.unseen)
 
     def __len__(self) -> int:
@@ -241,6 +241,19 @@ def select_named(items: Sequence[_Item], names: Sequence[str], wanted: Iterable[
         )
         raise ValueError(message)
     return [item for item, name in zip(items, names, strict=True) if name in chosen]
+
+
+def subset_of(items: Sequence[_Item], names: Sequence[str], wanted: Iterable[str]) -> list[_Item]:
+    """`select_named` of what a data set is made of, of which something must be left.
+
+    Raises:
+        ValueError: a wanted name is not among the names, or none is wanted.
+    """
+    chosen = select_named(items, names, wanted)
+    if not chosen:
+        message = "a subset needs at least one name, none was given; check the names to keep"
+        raise ValueError(message)
+    return chosen
 
 
 def natural_key(name: str) -> tuple[tuple[int, str], ...]:

@@ -61,6 +61,45 @@ def read_header(path: str | Path) -> NiftiHeader:
         ((4, 3, 2), (0.5, 0.25, 1.0))
     """
     path = Path(path)
+    shape, spacing, header = _geometry(path)
+    if not all(math.isfinite(size) and size > 0 for size in spacing):
+        message = (
+            f"{path} gives its voxels the sizes {spacing} mm, three positive ones are expected; distances in mm would "
+            "mean nothing: export it again with its spacing"
+        )
+        raise ValueError(message)
+    return NiftiHeader(shape, spacing, _affine(path, header))
+
+
+def read_geometry(path: str | Path) -> tuple[tuple[int, int, int], tuple[float, float, float]]:
+    """Read a volume's shape and voxel sizes as they are stored, for whoever can do without sizes that make sense.
+
+    Args:
+        path: a NIfTI file, see `read_header`.
+
+    Returns:
+        The shape, and the sizes in mm, which may be zero, negative or NaN.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ModuleNotFoundError: nibabel is not installed.
+        ValueError: the file is no NIfTI file, is damaged, is not 3-D, or has no voxels.
+
+    Example:
+        >>> import tempfile, nibabel
+        >>> path = Path(tempfile.mkdtemp()) / "scan.nii.gz"
+        >>> image = nibabel.Nifti1Image(np.zeros((4, 3, 2), np.uint8), np.eye(4))
+        >>> image.header["pixdim"][1] = 0
+        >>> with gzip.open(path, "wb") as file:
+        ...     _ = file.write(image.to_bytes())
+        >>> read_geometry(path)
+        ((4, 3, 2), (0.0, 1.0, 1.0))
+    """
+    return _geometry(Path(path))[:2]
+
+
+def _geometry(path: Path) -> tuple[tuple[int, int, int], tuple[float, float, float], Any]:
+    """Shape, voxel sizes in mm as stored, and the header that says so."""
     _, header = _parsed(path, _bytes(path, 540))
     shape = _three_axes(header.get_data_shape())
     if len(shape) != 3:
@@ -76,13 +115,7 @@ def read_header(path: str | Path) -> NiftiHeader:
     spacing = tuple(float(str(size)) * unit for size in header["pixdim"][1:4])  # 0.2, not float32's 0.20000000298
     if len(header.get_data_shape()) == 2:  # a picture has no third size
         spacing = (*spacing[:2], spacing[2] if spacing[2] > 0 else 1.0)
-    if not all(math.isfinite(size) and size > 0 for size in spacing):
-        message = (
-            f"{path} gives its voxels the sizes {spacing} mm, three positive ones are expected; distances in mm would "
-            "mean nothing: export it again with its spacing"
-        )
-        raise ValueError(message)
-    return NiftiHeader(shape, spacing, _affine(path, header))  # type: ignore[arg-type] # three, as was checked
+    return shape, spacing, header  # type: ignore[return-value] # three, as was checked
 
 
 def read_voxels(path: str | Path) -> NDArray[Any]:
@@ -156,9 +189,9 @@ def write_mask(path: str | Path, mask: Bool[np.ndarray, "x y z"], *, like: str |
         (0.5, 0.25, 1.0)
     """
     like = Path(like)
-    expected = read_header(like)
-    if mask.shape != expected.shape:
-        message = f"mask must have the shape of {like}, {expected.shape}, got {mask.shape}; write it on its voxels"
+    expected, _ = read_geometry(like)
+    if mask.shape != expected:
+        message = f"mask must have the shape of {like}, {expected}, got {mask.shape}; write it on its voxels"
         raise ValueError(message)
     image_class, header = _parsed(like, _bytes(like, 540))
     header.set_data_dtype(np.uint8)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from ultrarefiner.data.cases import select_named
+from ultrarefiner.data.cases import subset_of
 from ultrarefiner.data.organ_drawing import ORGANS, draw_organs
 from ultrarefiner.data.organ_imaging import scan_of
 from ultrarefiner.data.seeds import stable_seed
@@ -77,7 +77,7 @@ class OrganPhantoms(Dataset[LabelledVolume]):
         Raises:
             ValueError: a name is not in the data set, or no name was given.
         """
-        indices = select_named(self._indices, self.names, names)
+        indices = subset_of(self._indices, self.names, names)
         chosen = OrganPhantoms(len(indices), size=self.size, seed=self.seed)
         chosen._indices = tuple(indices)
         return chosen

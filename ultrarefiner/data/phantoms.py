@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ultrarefiner.data.cases import Case, select_named
+from ultrarefiner.data.cases import Case, subset_of
 from ultrarefiner.data.phantom_imaging import speckle_image
 from ultrarefiner.data.phantom_tissue import draw_tissue
 from ultrarefiner.data.seeds import stable_seed
@@ -88,7 +88,7 @@ class Phantoms(Dataset[Case]):
         Raises:
             ValueError: a name is not in the data set, or no name was given.
         """
-        indices = select_named(self._indices, self.names, names)
+        indices = subset_of(self._indices, self.names, names)
         chosen = Phantoms(len(indices), size=self.size, seed=self.seed)
         chosen._indices = tuple(indices)
         return chosen

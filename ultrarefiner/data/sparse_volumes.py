@@ -18,7 +18,7 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 
 from ultrarefiner.checkpoints.files import Location
-from ultrarefiner.data.cases import natural_key, select_named
+from ultrarefiner.data.cases import natural_key, subset_of
 from ultrarefiner.data.sparse_files import KINDS, VolumeFolder, VolumeRecord, read_organs
 from ultrarefiner.data.sparse_labels import SparseLabels
 from ultrarefiner.data.volume_cases import Spacing3D, VolumeCase
@@ -192,10 +192,7 @@ class SparseVolumes(Dataset[SparseVolume]):
         Raises:
             ValueError: a name is not in the data set, or no name was given.
         """
-        records = tuple(select_named(self._records, self.names, names))
-        if not records:
-            message = "a data set needs at least one volume, none was given; check the names to keep."
-            raise ValueError(message)
+        records = tuple(subset_of(self._records, self.names, names))
         chosen = copy.copy(self)
         chosen._records, chosen._opened = records, OrderedDict()
         return chosen

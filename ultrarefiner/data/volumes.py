@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ultrarefiner.data.cases import Case, natural_key, select_named
+from ultrarefiner.data.cases import Case, natural_key, subset_of
 from ultrarefiner.data.nifti import NiftiHeader, read_header, read_voxels
 
 _RANGE_TOLERANCE = 0.005  # of the range: rounding, not another range
@@ -197,10 +197,7 @@ class VolumeSlices(Dataset[Case]):
         Raises:
             ValueError: a name is not in the data set, or no name was given.
         """
-        places = tuple(select_named(self._places, self.names, names))
-        if not places:
-            message = "a data set needs at least one case, none was given; check the names to keep"
-            raise ValueError(message)
+        places = tuple(subset_of(self._places, self.names, names))
         chosen = copy.copy(self)
         chosen._places = places
         return chosen

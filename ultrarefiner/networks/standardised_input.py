@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ultrarefiner.ops.checks import check_statistics
+from ultrarefiner.ops.checks import check_layout, check_statistics
 from ultrarefiner.types import MultiScaleLogits
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -60,7 +60,11 @@ class StandardisedInput(nn.Module):
 
         Returns:
             What the network answers.
+
+        Raises:
+            ValueError: the images have another shape, or are no floating point.
         """
+        check_layout(images)
         seen = (images.expand(-1, 3, -1, -1) - self.mean.to(images.dtype)) / self.std.to(images.dtype)
         answer: Tensor | MultiScaleLogits = self.network(seen)
         return answer

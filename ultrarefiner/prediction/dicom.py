@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
+
+from ultrarefiner.prediction.spacing import Spacing, usable_spacing
 
 _MAGIC = b"DICM"
 _CENTIMETRE, _TISSUE = 3, 1  # PhysicalUnits and RegionSpatialFormat, PS3.3 C.8.5.5
@@ -105,40 +106,39 @@ def frame_numbers(dataset: Any, index: int, path: str | Path) -> Float32[np.ndar
     return np.asarray(1 - shown if kind == "MONOCHROME1" else shown, dtype=np.float32)[:, :, None]
 
 
-def pixel_spacing(dataset: Any) -> tuple[float, float] | None:
+def pixel_spacing(dataset: Any) -> tuple[Spacing | None, tuple[str, ...]]:
     """(row, column) size of a pixel in mm; None where the file does not say, or says it differently for its regions.
 
     Looked for in PixelSpacing, in the shared functional groups of an enhanced file, and in the ultrasound regions,
-    whose physical deltas are in cm.
+    whose physical deltas are in cm. What can be no size is none, and a note says so (`usable_spacing`).
+
+    Returns:
+        The size, and notes.
 
     Example:
-        >>> pixel_spacing({}) is None
-        True
+        >>> pixel_spacing({})
+        (None, ())
     """
     try:
         return _from_tags(dataset)
-    except (AttributeError, TypeError, ValueError, IndexError):
-        return None
+    except (AttributeError, TypeError, ValueError, IndexError) as error:  # a tag that is not what it is to be
+        return usable_spacing(f"unreadable ({error})", "the size of its pixels")
 
 
-def _from_tags(dataset: Any) -> tuple[float, float] | None:
+def _from_tags(dataset: Any) -> tuple[Spacing | None, tuple[str, ...]]:
     spacing = dataset.get("PixelSpacing")
     groups = dataset.get("SharedFunctionalGroupsSequence")
     if spacing is None and groups and groups[0].get("PixelMeasuresSequence"):
         spacing = groups[0].PixelMeasuresSequence[0].get("PixelSpacing")
     if spacing is not None:
-        return _positive(float(spacing[0]), float(spacing[1]))
-    regions = [
-        _positive(10 * abs(float(region.PhysicalDeltaY)), 10 * abs(float(region.PhysicalDeltaX)))
+        return usable_spacing(spacing, "PixelSpacing")
+    regions = {
+        (10 * abs(float(region.PhysicalDeltaY)), 10 * abs(float(region.PhysicalDeltaX)))
         for region in dataset.get("SequenceOfUltrasoundRegions") or ()
         if region.get("RegionSpatialFormat") == _TISSUE
         and region.get("PhysicalUnitsXDirection") == region.get("PhysicalUnitsYDirection") == _CENTIMETRE
-    ]
-    return regions[0] if regions and len(set(regions)) == 1 else None
-
-
-def _positive(row: float, column: float) -> tuple[float, float] | None:
-    return (row, column) if all(math.isfinite(side) and side > 0 for side in (row, column)) else None
+    }
+    return usable_spacing(regions.pop(), "the region's physical delta") if len(regions) == 1 else (None, ())
 
 
 def _shown(stored: np.ndarray, dataset: Any, bits: int) -> np.ndarray:

@@ -14,9 +14,10 @@ from PIL import Image
 from ultrarefiner.data.channels import in_channels
 from ultrarefiner.data.images import read_colours
 from ultrarefiner.data.nifti import SUFFIXES as NIFTI_SUFFIXES
-from ultrarefiner.data.nifti import read_header, read_voxels
+from ultrarefiner.data.nifti import read_geometry, read_voxels
 from ultrarefiner.prediction.dicom import frame_count, frame_numbers, is_dicom, pixel_spacing, read_dicom
 from ultrarefiner.prediction.picture import Picture, stretched
+from ultrarefiner.prediction.spacing import usable_spacing
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 Kind = Literal["picture", "dicom", "nifti"]
@@ -56,7 +57,8 @@ class PictureFile:
         path: of the file.
         kind: what it was read as.
         count: how many pictures it holds: 1, a DICOM file's frames, or a volume's slices along its last stored axis.
-        spacing: (row, column) size of a pixel in mm; None where the file does not say.
+        spacing: (row, column) size of a pixel in mm; None where the file does not say, or says what can be no size,
+            which its pictures note.
     """
 
     path: Path
@@ -66,6 +68,7 @@ class PictureFile:
     _content: Any = field(repr=False, compare=False, default=None)
     _colour: bool = False
     _stretch: bool = False
+    _notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return self.count
@@ -85,7 +88,9 @@ class PictureFile:
             raise IndexError(message)
         numbers = self._numbers(index)
         image, notes = stretched(in_channels(numbers, colour=self._colour), stretch=self._stretch)
-        return Picture(picture_name(stem_of(self.path), self.kind, index, self.count), image, self.spacing, notes)
+        return Picture(
+            picture_name(stem_of(self.path), self.kind, index, self.count), image, self.spacing, (*self._notes, *notes)
+        )
 
     def _numbers(self, index: int) -> np.ndarray:
         if self.kind == "dicom":
@@ -102,9 +107,10 @@ def open_pictures(path: str | Path, *, colour: bool = False, stretch: bool = Fal
 
     A NIfTI volume is read as `VolumeSlices` reads it: a slice for each index of the last stored axis, its columns along
     the first axis and its rows along the second, and the volume's lowest number becomes 0, its highest 1. DICOM is
-    shown as a viewer shows it (`ultrarefiner.prediction.dicom`). All other pictures are read by
-    `ultrarefiner.data.read_image`: whole numbers divided by the largest that their format can hold, colours as their
-    luminance, transparent parts over black, turned upright as EXIF says.
+    shown as a viewer shows it (`ultrarefiner.prediction.dicom`). Either may give its pixels a size that can be none
+    (zero, negative, NaN): the pictures are read all the same, without a spacing and with a note. All other pictures are
+    read by `ultrarefiner.data.read_image`: whole numbers divided by the largest that their format can hold, colours as
+    their luminance, transparent parts over black, turned upright as EXIF says.
 
     Args:
         path: the file.
@@ -136,14 +142,15 @@ def open_pictures(path: str | Path, *, colour: bool = False, stretch: bool = Fal
         raise ValueError(message)
     kind = kind_of(path)
     if kind == "nifti":
-        header = read_header(path)
+        shape, sizes = read_geometry(path)
         voxels = read_voxels(path)
         ends = (float(voxels.min()), float(voxels.max()))
-        spacing = (header.spacing[1], header.spacing[0])
-        return PictureFile(path, kind, header.shape[2], spacing, (voxels, *ends), colour, stretch)
+        spacing, notes = usable_spacing((sizes[1], sizes[0]), "pixdim (rows, columns)")
+        return PictureFile(path, kind, shape[2], spacing, (voxels, *ends), colour, stretch, notes)
     if kind == "dicom":
         dataset = read_dicom(path)
-        return PictureFile(path, kind, frame_count(dataset), pixel_spacing(dataset), dataset, colour, stretch)
+        spacing, notes = pixel_spacing(dataset)
+        return PictureFile(path, kind, frame_count(dataset), spacing, dataset, colour, stretch, notes)
     return PictureFile(path, kind, 1, None, None, colour, stretch)
 
 
@@ -209,7 +216,7 @@ def count_pictures(path: str | Path) -> int:
     kind = kind_of(path)
     try:
         if kind == "nifti":
-            return read_header(path).shape[2]
+            return read_geometry(path)[0][2]
         return frame_count(read_dicom(path, pixels=False)) if kind == "dicom" else 1
     except (ValueError, OSError, ModuleNotFoundError):
         return 1

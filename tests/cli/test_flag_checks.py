@@ -13,12 +13,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ultrarefiner.cli.flag_checks import refuse_devices, refuse_idle, refuse_negative, refuse_no_folder
 from ultrarefiner.cli.phase_click_report import _write_curves
-from ultrarefiner.cli.phase_flags import refuse_devices, refuse_idle, refuse_negative, refuse_no_folder
 from ultrarefiner.cli.phase_record import PhaseRecord
 from ultrarefiner.cli.phase_refiner import RefinerParts
-from ultrarefiner.cli.phase_setting import PhaseSetting
 from ultrarefiner.cli.phase_start import same_start
+from ultrarefiner.cli.setting import RunFlags
 from ultrarefiner.cli.train_correction import _refuse_wrong
 from ultrarefiner.cli.train_joint import _gate
 from ultrarefiner.cli.train_refiner import _refuse_foreign, _refuse_idle
@@ -65,7 +65,7 @@ def test_a_folder_that_takes_no_files_is_refused(tmp_path: Path, monkeypatch: py
     refuse_no_folder(tmp_path / "a" / "b")
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(ValueError, match=r"out must be a folder, but .*file is a file; give another out"):
-            PhaseSetting(out=out, synthetic=True)
+            RunFlags(out=out, synthetic=True)
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(ValueError, match="this user may not write to"):
         refuse_no_folder(tmp_path / "a")
