@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 import ultrarefiner as ur
-from ultrarefiner.checkpoints import efficientnet_lite0_file
+from ultrarefiner.checkpoints import efficientnet_lite0_file, read_tensors
 from ultrarefiner.data import (
     BUSI,
     CoarsePredictions,
@@ -39,7 +39,6 @@ from ultrarefiner.training import (
     JointRecipe,
     RefinerRecipe,
     load_coarse,
-    load_gate,
     load_refiner,
     predict_cases,
     train,
@@ -51,6 +50,8 @@ FRAME = 384
 CROP = 256
 FLOOR = 0.05
 FROZEN = ("conv_stem", "bn1", "blocks.0", "blocks.1", "blocks.2")
+SHARES = (0.3, 0.7)
+"""Of SAM's mask in the final one, where the coarse network is sure and where it is not: chosen in the pilot."""
 
 
 def main() -> None:
@@ -67,7 +68,8 @@ def shared_arguments() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser
     parts = argparse.ArgumentParser(add_help=False)
     parts.add_argument("--no-roi", action="store_true", help="let SAM see the whole image")
     parts.add_argument("--without", choices=("points", "box", "mask"), help="a prompt that SAM is not given")
-    parts.add_argument("--no-gate", action="store_true", help="SAM's mask as it is")
+    parts.add_argument("--no-gate", action="store_true", help="SAM's mask as it is; phase 2 has no gate anyway")
+    parts.add_argument("--shares", type=float, nargs=2, default=SHARES, help="of SAM's mask: coarse sure, unsure")
     parts.add_argument("--plain-loss", action="store_true", help="no quality-aware term")
     return shared, parts
 
@@ -131,6 +133,23 @@ def coarse_network() -> ur.AtSize:
     return ur.AtSize(network, COARSE_SIZE)
 
 
+def finished(folder: Path) -> Path:
+    """The last checkpoint of a run, refused while epochs are missing: a run that was broken off leaves one, too."""
+    path = folder / "last.pt"
+    if not path.exists():
+        message = f"{folder} must hold a finished run, but there is no {path.name}; train that stage first."
+        raise SystemExit(message)
+    saved = read_tensors(path)
+    done, epochs = saved["progress"]["epoch"], saved["settings"]["plan"]["epochs"]
+    if done < epochs:
+        message = (
+            f"{folder} must hold a finished run, but {done} of its {epochs} epochs are done; give that stage's command "
+            "once more, which goes on there."
+        )
+        raise SystemExit(message)
+    return path
+
+
 def trained_on(args: argparse.Namespace, names: Sequence[str]) -> list[str]:
     """Of these cases those that train: the ones with a lesion, all of them with --normals."""
     return [name for name in names if args.normals or not name.startswith("normal")]
@@ -166,7 +185,7 @@ def predictions(args: argparse.Namespace, names: list[str]) -> CoarsePredictions
         path = args.out / "predictions" / f"{fold}_by_{source}.pt"
         if not path.exists():
             network = coarse_network()
-            load_coarse(network, args.out / source / "coarse" / "last.pt")
+            load_coarse(network, finished(args.out / source / "coarse"))
             path.parent.mkdir(exist_ok=True, parents=True)
             predict_cases(network, FittedCases(cases.subset(folds.validation(fold)), FRAME)).save(path)
         found = CoarsePredictions.load(path).of(part)
@@ -209,7 +228,7 @@ def train_refiner(args: argparse.Namespace) -> None:
     refiner = refiner_of(args)
     # The features of the coarse network, which was trained on the same cases.
     network = coarse_network()
-    load_coarse(network, trained / "last.pt")
+    load_coarse(network, finished(trained))
     refiner.sam.image_encoder.backbone.load_state_dict(network.network.backbone.state_dict())
     fitted = FittedCases(cases.subset(names), FRAME)
     lesions = fitted.subset([name for name in names if not name.startswith("normal")])
@@ -226,7 +245,6 @@ def train_refiner(args: argparse.Namespace) -> None:
         dataset = predicted if dataset is None else Mixed(dataset, predicted, share=share)
     recipe = RefinerRecipe(
         refiner,
-        gate=None if args.no_gate else ur.LearnedGate(width=8, bias=0.0),
         learning_rate=args.rate,
         train_image_encoder=True,
         frozen={f"sam.image_encoder.backbone.{part}": None for part in FROZEN},
@@ -239,25 +257,23 @@ def train_refiner(args: argparse.Namespace) -> None:
 
 def assembled(args: argparse.Namespace) -> ur.UltraRefiner:
     """The whole model."""
-    gate = None if args.no_gate else ur.LearnedGate(width=8, bias=0.0)
+    gate = None if args.no_gate else ur.UncertaintyGate(minimum=args.shares[0], maximum=args.shares[1])
     return ur.UltraRefiner(
         coarse=coarse_network(), refiner=refiner_of(args), gate=gate, gradient_scale=0.1, frame=FRAME
     )
 
 
 def load_parts(model: ur.UltraRefiner, path: Path, coarse: Path, unseen: tuple[Any, ...] = ()) -> None:
-    """Refiner and gate of one checkpoint, the coarse network of the same or another."""
+    """The refiner of one checkpoint, the coarse network of the same or another."""
     load_coarse(model.coarse, coarse, unseen=unseen)
     load_refiner(model.refiner, path, unseen=unseen)
-    if model.gate is not None:
-        load_gate(model.gate, path, unseen=unseen)
 
 
 def train_joint(args: argparse.Namespace) -> None:
     cases, folds = open_busi(args)
     names, trained, place = training_of(args, folds)
     model = assembled(args)
-    load_parts(model, place / args.after / "last.pt", trained / "last.pt")
+    load_parts(model, finished(place / args.after), finished(trained))
     fitted = FittedCases(cases.subset(names), FRAME)
     dataset = PredictedCases(fitted, predictions(args, names))
     recipe = JointRecipe(

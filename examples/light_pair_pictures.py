@@ -45,27 +45,28 @@ def main() -> None:
     curves.add_argument("--out", type=Path, default=Path("outputs/light"), help="folder of all stages")
     curves.add_argument("--to", type=Path, default=Path("docs/pictures/light_pair_curves.png"), help="the picture")
     curves.add_argument("--folds", type=int, nargs="+", default=range(light_pair.FOLDS), help="which are drawn")
+    curves.add_argument("--phases", nargs="+", choices=PHASES, default=list(PHASES), help="which are drawn")
     curves.set_defaults(stage=draw_curves)
     cases = stages.add_parser("cases", parents=[shared, parts], help="what fails, and what gains most")
     cases.add_argument("--run", default="joint", help="folder of the run inside each fold's")
     cases.add_argument("--to", type=Path, default=Path("docs/pictures/light_pair_cases.png"), help="the picture")
     cases.add_argument("--folds", type=int, nargs="+", default=range(light_pair.FOLDS), help="whose cases")
-    cases.set_defaults(stage=draw_cases)
+    cases.set_defaults(stage=draw_cases, pilot=None)
     args = parser.parse_args()
     args.stage(args)
 
 
 def draw_curves(args: argparse.Namespace) -> None:
     """Loss and Dice of what each phase trains on, epoch by epoch; nothing here is validation."""
-    figure = _figure(10.5, 4.6)
-    axes = figure.subplots(2, len(PHASES), sharex="col")
-    for column, (phase, title) in enumerate(PHASES.items()):
+    figure = _figure(3.5 * len(args.phases), 4.6)
+    axes = figure.subplots(2, len(args.phases), sharex="col", squeeze=False)
+    for column, phase in enumerate(args.phases):
         for fold in args.folds:
             rows = read_run_log(args.out / f"fold{fold}" / phase).epochs
             epochs = [row["epoch"] + 1 for row in rows]
             for axis, name in zip(axes[:, column], ("epoch/loss", "epoch/dice"), strict=True):
                 axis.plot(epochs, [row[name] for row in rows], color=COLOURS[fold], label=f"without fold {fold}")
-        axes[0, column].set_title(f"phase {title}", fontsize=10)
+        axes[0, column].set_title(f"phase {PHASES[phase]}", fontsize=10)
         axes[1, column].set_xlabel("epochs")
     axes[0, 0].set_ylabel("loss, training")
     axes[1, 0].set_ylabel("Dice, training")

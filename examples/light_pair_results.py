@@ -26,7 +26,7 @@ from ultrarefiner.evaluation import CaseMetrics, Comparison, compare, markdown_t
 from ultrarefiner.prediction import segment
 
 NAME = "breast-ultrasound-light"
-MINIMUM_IOU = 0.3
+MINIMUM_IOU = 0.5
 """Of the acceptance rule: chosen in a pilot (trained on fold 1 alone, looked at on fold 2)."""
 
 
@@ -59,15 +59,18 @@ def main() -> None:
     stages = parser.add_subparsers(required=True)
     measuring = stages.add_parser("measure", parents=[shared, parts], help="every image by networks that never saw it")
     measuring.add_argument("--run", default="joint", help="folder of the run inside each fold's")
+    measuring.add_argument("--pilot", type=int, help="the pilot of this fold in the place of the folds' own runs")
+    measuring.add_argument("--label", help="folder of the figures, if not the run's: for parts left out in use alone")
     measuring.add_argument("--folds", type=int, nargs="+", default=range(light_pair.FOLDS), help="which are measured")
     measuring.set_defaults(stage=measure)
     listing = stages.add_parser("table", parents=[shared], help="runs side by side")
+    listing.add_argument("--pilot", type=int, help="as for measure")
     listing.add_argument("--runs", nargs="+", default=["refiner", "joint"], help="that were measured")
     listing.add_argument("--minimum-iou", type=float, default=MINIMUM_IOU, help="of the acceptance rule")
     listing.add_argument("--folds", type=int, nargs="+", default=range(light_pair.FOLDS), help="which are reported")
     listing.set_defaults(stage=table)
     packing = stages.add_parser("pack", parents=[shared, parts], help="the pair of all folds, as package data")
-    packing.add_argument("--run", default="joint", help="folder of the run inside all/")
+    packing.add_argument("--run", default="joint", help="folder of the run inside all")
     packing.add_argument("--to", type=Path, default=Path("ultrarefiner/pretrained") / NAME, help="folder")
     packing.set_defaults(stage=pack)
     args = parser.parse_args()
@@ -77,7 +80,7 @@ def main() -> None:
 def measure(args: argparse.Namespace) -> None:
     cases, folds = light_pair.open_busi(args)
     for fold in args.folds:
-        run = args.out / f"fold{fold}" / args.run
+        place = place_of(args, fold) / (args.label or args.run)
         left_out = cases.subset(folds.validation(fold))
         model = model_of_fold(args, fold, left_out)
         rows = []
@@ -85,17 +88,35 @@ def measure(args: argparse.Namespace) -> None:
             found = segment(model, case.image)
             both = [segmentation_metrics(mask, case.mask >= 0.5) for mask in (found.coarse_mask, found.mask)]
             rows.append(asdict(Measured(case.name, left_out.groups[index], *both, iou=float(found.iou[0]))))
-        (run / "measured.json").write_text(json.dumps(rows))
-        print(f"{run / 'measured.json'}: {len(rows)} images")
+        place.mkdir(exist_ok=True)
+        (place / "measured.json").write_text(json.dumps(rows))
+        print(f"{place / 'measured.json'}: {len(rows)} images")
 
 
 def model_of_fold(args: argparse.Namespace, fold: int, left_out: CaseDataset) -> ur.UltraRefiner:
     """The whole model of a run, refused if it has seen a case of those that are left out."""
+    place = place_of(args, fold)
+    alone = place.parent / (place.name if args.pilot is None else f"single{args.pilot}")
+    return model_of(args, place, alone, unseen=(left_out,))
+
+
+def place_of(args: argparse.Namespace, fold: int) -> Path:
+    """Where the runs are that never saw this fold."""
+    if args.pilot == fold:
+        message = f"--pilot {fold} was trained on fold {fold}; measure it on others, --folds."
+        raise SystemExit(message)
+    return Path(args.out / (f"fold{fold}" if args.pilot is None else f"pilot{args.pilot}"))
+
+
+def model_of(
+    args: argparse.Namespace, place: Path, alone: Path, unseen: tuple[CaseDataset, ...] = ()
+) -> ur.UltraRefiner:
+    """The whole model of a run of phase 3, or of one of phase 2 and the coarse network of phase 1."""
     model = light_pair.assembled(args)
-    path = args.out / f"fold{fold}" / args.run / "last.pt"
+    path = light_pair.finished(place / args.run)
     trained_jointly = "coarse" in read_tensors(path)["parts"]
-    coarse = path if trained_jointly else args.out / f"fold{fold}" / "coarse" / "last.pt"
-    light_pair.load_parts(model, path, coarse, unseen=(left_out,))
+    coarse = path if trained_jointly else light_pair.finished(alone / "coarse")
+    light_pair.load_parts(model, path, coarse, unseen=unseen)
     return model
 
 
@@ -103,7 +124,7 @@ def read(args: argparse.Namespace, run: str) -> list[Measured]:
     """What was measured of a run, all folds."""
     rows: list[dict[str, Any]] = []
     for fold in args.folds:
-        rows += json.loads((args.out / f"fold{fold}" / run / "measured.json").read_text())
+        rows += json.loads((place_of(args, fold) / run / "measured.json").read_text())
     return [
         Measured(row["name"], row["group"], CaseMetrics(**row["coarse"]), CaseMetrics(**row["refined"]), row["iou"])
         for row in rows
@@ -168,9 +189,7 @@ def _interval(estimate: Any, factor: float, digits: int) -> str:
 
 
 def pack(args: argparse.Namespace) -> None:
-    model = light_pair.assembled(args)
-    path = args.out / "all" / args.run / "last.pt"
-    light_pair.load_parts(model, path, path)
+    model = model_of(args, args.out / "all", args.out / "all")
     model.acceptance = ur.AcceptanceRule(minimum_iou=MINIMUM_IOU)
     model.eval().save_pretrained(args.to, dtype=torch.float16)
     print(f"{args.to}: {sum(file.stat().st_size for file in args.to.iterdir()) / 1e6:.1f} MB")
