@@ -147,6 +147,7 @@ def table(args: argparse.Namespace) -> None:
         write_csv(args.out / f"{run}.csv", found)
         (args.out / f"{run}.md").write_text(markdown_table(found))
         print(f"{run}, accepted from IoU {args.minimum_iou}:\n{markdown_table(found)}")
+        print(_told_apart(rows, args.minimum_iou))
     print("\n".join(lines))
 
 
@@ -176,6 +177,20 @@ def _line(label: str, rows: list[Measured], first: list[Measured], minimum_iou: 
         f"{masks[0]} to {masks[1]} of {len(normals)}",
     ]
     return f"| {label} | {' | '.join(cells)} |"
+
+
+def _told_apart(rows: list[Measured], minimum_iou: float) -> str:
+    """Whether SAM's estimate is lower where there is no lesion."""
+    with_lesion, without = ([row.iou for row in rows if row.lesion is there] for there in (True, False))
+    if not without:
+        return ""
+    higher = sum((one > other) + (one == other) / 2 for one in with_lesion for other in without)
+    below = [sum(iou < minimum_iou for iou in kind) for kind in (with_lesion, without)]
+    return (
+        "SAM's estimate tells images with a lesion from those without at an area under the ROC curve of "
+        f"{higher / len(with_lesion) / len(without):.3f}; below {minimum_iou} are {below[0]} of {len(with_lesion)} "
+        f"with and {below[1]} of {len(without)} without.\n"
+    )
 
 
 def _of_normals(rows: list[Measured], minimum_iou: float) -> tuple[list[CaseMetrics], list[CaseMetrics]]:

@@ -55,3 +55,18 @@ def test_a_run_that_was_broken_off_is_no_finished_one(tmp_path: Path, monkeypatc
         stages.finished(tmp_path)
     begin()
     assert stages.finished(tmp_path) == tmp_path / "last.pt"
+
+
+def test_how_well_the_estimate_tells_lesions_from_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    results = importlib.import_module("light_pair_results")
+    mask = torch.zeros(1, 8, 8, dtype=torch.bool)
+    mask[:, 2:5] = True
+    kinds = {there: [segmentation_metrics(mask, mask & there)] * 2 for there in (True, False)}
+    rows = [
+        results.Measured("a", "a", *kinds[there], iou=iou)
+        for there, iou in ((True, 0.9), (True, 0.5), (True, 0.2), (False, 0.3), (False, 0.1))
+    ]
+    told = results._told_apart(rows, 0.4)
+    assert "of 0.833; below 0.4 are 1 of 3 with and 2 of 2 without" in told  # 5 of 6 pairs
+    assert results._told_apart(rows[:3], 0.4) == ""
