@@ -85,6 +85,9 @@ def _link(found: re.Match[str], place: str) -> str:
     source = brought_along().get(place)
     here = source.parent if source else ROOT / "docs" / posixpath.dirname(place)
     path = (here / target).resolve()
+    if not path.exists():
+        message = f"{place} links to {target}, which must be a file of the repository, and is not there; mend the link."
+        raise FileNotFoundError(message)
     known = {kept.resolve(): name for name, kept in brought_along().items()}
     if path in known:
         inside = known[path]

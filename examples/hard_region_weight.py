@@ -24,7 +24,6 @@ import phantom_volumes
 import torch
 
 import ultrarefiner as ur
-from ultrarefiner.checkpoints.files import replaced_file
 from ultrarefiner.data import FittedCases, MicroUltrasound, StretchToSquare
 from ultrarefiner.evaluation import evaluate_volumes
 from ultrarefiner.losses import DeepSupervision
@@ -96,9 +95,9 @@ def main() -> None:
             f"{measure} {np.mean(found):.4f} ± {np.std(found, ddof=freedom):.4f}" for measure, found in values.items()
         )
         print(f"w = {weight:g}{', held' * held}: {spread}", flush=True)
-    with replaced_file(args.out / "sweep.csv") as file:
-        lines = [",".join(rows[0]), *(",".join(f"{value:g}" for value in row.values()) for row in rows)]
-        file.write("\n".join([*lines, ""]).encode())
+    lines = [",".join(rows[0]), *(",".join(f"{value:g}" for value in row.values()) for row in rows)]
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "sweep.csv").write_text("\n".join([*lines, ""]))
     draw(rows, args.out / "sweep.png")
     print(f"{args.out / 'sweep.csv'}, {args.out / 'sweep.png'}")
 

@@ -26,7 +26,7 @@ import ultrarefiner as ur
 from ultrarefiner.checkpoints import read_tensors
 from ultrarefiner.data import FittedCases, Phantoms, SimulatedFailures, collate
 from ultrarefiner.evaluation import click_figure, click_table
-from ultrarefiner.ops.logits import finite_logit
+from ultrarefiner.ops import finite_logit
 from ultrarefiner.refinement import ClickCorrection, GRUCorrection, WrittenClicks
 from ultrarefiner.simulation import FailureSimulator
 from ultrarefiner.training import ImageCorrectionRecipe, dice_of_images, simulate_corrections, train

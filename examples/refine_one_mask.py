@@ -47,7 +47,7 @@ def pretrained_refiner(weights: Path, input_policy: str) -> ur.SAMRefiner:
     return ur.SAMRefiner(sam, prompts=prompts, cropper=ur.ROICropper(expand=0.2, floor=0.02))
 
 
-def trained_refiner(folder: Path, epochs: int, seed: int) -> ur.SAMRefiner:
+def trained_refiner(folder: Path, epochs: int, seed: int, device: str) -> ur.SAMRefiner:
     """The small one, trained on simulated failures of phantoms; the same folder is not trained twice."""
     torch.manual_seed(seed)
     refiner = small_refiner()
@@ -56,7 +56,9 @@ def trained_refiner(folder: Path, epochs: int, seed: int) -> ur.SAMRefiner:
         for number, count in enumerate((200, 24))
     )
     recipe = RefinerRecipe(refiner, learning_rate=1e-3, train_image_encoder=True)
+    accelerator, _, number = device.partition(":")
     options = {"validation": choosing, "batch_size": 8, "seed": seed, "tensorboard": False}
+    options |= {"accelerator": accelerator, "devices": [int(number)] if number else 1}
     load_refiner(refiner, train(recipe, training, folder=folder, epochs=epochs, **options).best)
     return refiner
 
@@ -75,6 +77,7 @@ def main() -> None:
     parser.add_argument("--sam-weights", type=Path, help="of SAM's or MedSAM's ViT-B; without it, a small SAM")
     parser.add_argument("--input-policy", choices=("sam", "medsam"), default="sam", help="belongs to --sam-weights")
     parser.add_argument("--epochs", type=int, default=16, help="of the small SAM's training")
+    parser.add_argument("--device", default="cpu", help="where SAM trains and runs: cpu, cuda, cuda:1, mps")
     parser.add_argument("--seed", type=int, default=0, help="of phantoms, weights and training")
     parser.add_argument("--out", type=Path, default=Path("outputs/refine_one_mask"), help="folder for the results")
     args = parser.parse_args()
@@ -85,11 +88,16 @@ def main() -> None:
     else:
         image, coarse, truth = read_image(args.image)[None], read_image(args.mask)[None], None
     if args.sam_weights is None:
-        refiner = trained_refiner(args.out / "small_sam", args.epochs, args.seed)
+        refiner = trained_refiner(args.out / "small_sam", args.epochs, args.seed, args.device)
+        if args.image is not None:
+            print(
+                "This SAM has learnt from drawn phantoms and never saw a real image, so expect little of its mask; "
+                "--sam-weights takes SAM's or MedSAM's own."
+            )
     else:
         refiner = pretrained_refiner(args.sam_weights, args.input_policy)
     with torch.no_grad():
-        refinement = refiner.eval()(image, coarse)
+        refinement = refiner.eval().to(args.device)(image.to(args.device), coarse.to(args.device))
     write(args.out, refiner, (image, coarse, truth), refinement)
 
 
@@ -98,7 +106,7 @@ def write(
 ) -> None:
     """The refined mask as a grey picture, and a picture of how it came about."""
     image, coarse, truth = given
-    refined = refinement.logits.sigmoid()
+    refined = refinement.logits.sigmoid().cpu()
     folder.mkdir(parents=True, exist_ok=True)
     Image.fromarray((refined[0, 0] * 255).round().byte().numpy()).save(folder / "refined.png")
     told = prompts_on_image(refiner, refinement, image.shape[-2:])

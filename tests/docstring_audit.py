@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import doctest
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -38,15 +39,21 @@ def faults(place: str, target: griffe.Object) -> Iterator[str]:
         yield from _class_faults(target)
     elif isinstance(target, griffe.Function):
         yield from _function_faults(target, method=place.count(".") > 1)
+    if place.count(".") < 2 and shows_only_refusals(target.docstring.value):
+        yield "Example that does something"
+
+
+def shows_only_refusals(docstring: str) -> bool:
+    """Whether there is an example, and each of its statements but imports ends in an error."""
+    parsed = doctest.DocTestParser().get_examples(docstring)
+    shown = [one for one in parsed if not one.source.startswith(("import ", "from "))]
+    return bool(shown) and all(one.exc_msg is not None for one in shown)
 
 
 def _class_faults(target: griffe.Class) -> Iterator[str]:
     sections = _sections(target)
-    entry = [target.all_members.get(name) for name in ("__init__", "forward", "__call__")]
-    takes = any(
-        isinstance(one, griffe.Function) and takes_tensors(one) for one in map(_final, entry) if one is not None
-    )
-    is_record = "dataclass" in target.labels or bool(public_api.named_tuple_fields(target))
+    holds = "dataclass" in target.labels or bool(public_api.named_tuple_fields(target))
+    is_record = holds and "__call__" not in target.all_members
     is_asked_for = any(re.match(r"Protocol|ABC\b", str(base)) for base in target.bases)
     named = {parameter.name for parameter in target.parameters} | set(public_api.named_tuple_fields(target))
     named = {name for name in named - {"self"} if not name.startswith("_")}
@@ -57,11 +64,7 @@ def _class_faults(target: griffe.Class) -> Iterator[str]:
     written = [one for one in made_in if isinstance(one, griffe.Function) and one.lineno]
     if any(raises_value_error(one) for one in written) and "raises" not in sections:
         yield "Raises"
-    if (
-        takes
-        and not (is_record or is_asked_for)
-        and ">>>" not in str(target.docstring.value if target.docstring else "")
-    ):
+    if not (is_record or is_asked_for) and ">>>" not in str(target.docstring.value if target.docstring else ""):
         yield "Example"
 
 
@@ -77,7 +80,7 @@ def _function_faults(target: griffe.Function, *, method: bool) -> Iterator[str]:
     told = {name.lstrip("*") for name in sections.get("parameters", set())}
     if raises_value_error(target) and "raises" not in sections:
         yield "Raises"
-    if not takes_tensors(target) or (method and _told_by_base(target)):
+    if method and (not takes_tensors(target) or _told_by_base(target)):
         return
     if missing := sorted(named - told):
         yield f"Args: {', '.join(missing)}"

@@ -4,7 +4,12 @@ The promise is kept in ``public_names.json``. After a change of what is public::
 
     python tests/public_api.py
 
-writes it again, and refuses while CHANGELOG.md does not name what went or changed.
+writes it again, and refuses while CHANGELOG.md does not name what went or changed. Once a version is out, its names are
+kept in ``released_names.json``, which is written only when CHANGELOG.md has the new version's heading::
+
+    python tests/public_api.py release
+
+What went or changed since then must be told in CHANGELOG.md, whatever ``public_names.json`` says.
 """
 
 from __future__ import annotations
@@ -20,6 +25,7 @@ import griffe
 
 ROOT = Path(__file__).parent.parent
 SNAPSHOT = ROOT / "tests" / "public_names.json"
+RELEASED = ROOT / "tests" / "released_names.json"  # absent: nothing was released
 CHANGELOG = ROOT / "CHANGELOG.md"
 NOT_ROOMS = ("cli", "__main__", "deprecation")  # a command, and what only the package itself uses
 LATE = ("EmbeddingCache",)  # at the front door when first asked for, hence not in its __all__
@@ -234,8 +240,38 @@ def told(found: Difference, changelog: str) -> str:
     return "\n".join(lines)
 
 
+def newest_version(changelog: str) -> str | None:
+    """The version whose heading stands first in the changelog; None before the first release."""
+    found = re.search(r"^## \[?v?([0-9]+\.[0-9]+\.[0-9]+)", changelog, re.MULTILINE)
+    return None if found is None else found[1]
+
+
+def broken_promises(api: Api, changelog: str) -> str:
+    """What was released, then went or changed, and is not told; empty where all is well."""
+    released = json.loads(RELEASED.read_text()) if RELEASED.exists() else {"version": None, "names": {}}
+    if released["version"] != newest_version(changelog):
+        return (
+            f"CHANGELOG.md's newest version is {newest_version(changelog)}, but tests/released_names.json is of "
+            f"{released['version']}; with the release, run: python tests/public_api.py release"
+        )
+    found = differences(released["names"], api)
+    return told(found, changelog) if found.untold(changelog) else ""
+
+
+def release() -> int:
+    """Keep the names of the version that the changelog has as its newest."""
+    version, api = newest_version(CHANGELOG.read_text()), read_api(load_package())
+    if version is None:
+        sys.stderr.write("CHANGELOG.md has no heading of a version, such as '## 0.1.0'; write it first.\n")
+        return 1
+    RELEASED.write_text(json.dumps({"version": version, "names": api}, indent=1) + "\n")
+    return 0
+
+
 def main() -> int:
     """Write the promise again, if what went or changed is told."""
+    if sys.argv[1:] == ["release"]:
+        return release()
     api = read_api(load_package())
     before: Api = json.loads(SNAPSHOT.read_text()) if SNAPSHOT.exists() else {}
     found, changelog = differences(before, api), CHANGELOG.read_text()

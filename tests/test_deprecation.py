@@ -9,6 +9,7 @@ import inspect
 import pickle
 import warnings
 from importlib.metadata import version
+from pathlib import Path
 from types import ModuleType
 
 import public_api
@@ -181,18 +182,51 @@ def test_names_that_lead_nowhere_are_refused(names: dict[str, str]) -> None:
             return radius + centre
 
 
-def marks() -> list[tuple[str, str]]:
-    """Where the package uses the two, and until when."""
+def marks(package: Path) -> list[tuple[str, str]]:
+    """Where a package marks what leaves, however it imported the two, and until when: only they take a gone_in."""
     found = []
-    for path in sorted((public_api.ROOT / "ultrarefiner").rglob("*.py")):
-        source = path.read_text()
-        if "ultrarefiner.deprecation" in source:
-            calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
-            given = [(keyword, call) for call in calls for keyword in call.keywords if keyword.arg == "gone_in"]
-            found += [(f"{path.name}:{call.lineno}", ast.literal_eval(keyword.value)) for keyword, call in given]
+    for path in sorted(package.rglob("*.py")):
+        calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+        given = [(keyword, call) for call in calls for keyword in call.keywords if keyword.arg == "gone_in"]
+        found += [(f"{path.name}:{call.lineno}", ast.literal_eval(keyword.value)) for keyword, call in given]
     return found
 
 
+def overdue(package: Path, ours: str) -> list[str]:
+    """What should be gone in a version and is still there."""
+    now = [int(part) for part in ours.split(".")[:2]]
+    return [place for place, gone_in in marks(package) if [int(part) for part in gone_in.split(".")] <= now]
+
+
+TOY = {
+    "plainly.py": """
+from ultrarefiner.deprecation import deprecated as leaving
+
+@leaving(since="0.2", gone_in="0.4", instead="new")
+def expired(): ...
+""",
+    "room/by_module.py": """
+from ultrarefiner import deprecation
+
+class Kept:
+    @deprecation.renamed_arguments(
+        {"r": "radius"}, since="0.2", gone_in="0.10"
+    )
+    def __init__(self, radius): ...
+""",
+    "silent.py": '"""Says deprecated(gone_in="0.1") only."""\n',
+}
+
+
+def test_what_is_overdue_is_found_and_what_may_stay_is_not(tmp_path: Path) -> None:
+    for name, source in TOY.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(source)
+    assert marks(tmp_path) == [("plainly.py:4", "0.4"), ("by_module.py:5", "0.10")]
+    assert overdue(tmp_path, "0.3.7") == []
+    assert overdue(tmp_path, "0.4.0") == overdue(tmp_path, "0.9.2") == ["plainly.py:4"]
+    assert overdue(tmp_path, "0.10.0") == overdue(tmp_path, "1.0.0") == ["plainly.py:4", "by_module.py:5"]
+
+
 def test_what_should_be_gone_is_gone() -> None:
-    ours = [int(part) for part in version("ultrarefiner").split(".")[:2]]
-    assert [place for place, gone_in in marks() if [int(part) for part in gone_in.split(".")[:2]] <= ours] == []
+    assert overdue(public_api.ROOT / "ultrarefiner", version("ultrarefiner")) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import shutil
 import subprocess
 import sys
@@ -10,16 +11,52 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from small_notebooks import cells_of
 
 from ultrarefiner import UltraRefiner
 from ultrarefiner.data import Phantoms
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples"
+PICTURES = ROOT / "docs" / "pictures"
+# Those that draw what anybody can draw; the others ask for data.
+DRAWINGS = [path for path in sorted(PICTURES.glob("draw_*.py")) if "required=True" not in path.read_text()]
 
 
 def run(script: str, *arguments: str) -> str:
     command = [sys.executable, str(EXAMPLES / script), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def sources() -> dict[str, str]:
+    """The code that users read: examples, drawings and the cells of notebooks."""
+    scripts = {path.name: path.read_text() for path in (*EXAMPLES.glob("*.py"), *PICTURES.glob("*.py"))}
+    return scripts | {path.name: "\n".join(cells_of(path)) for path in EXAMPLES.glob("*.ipynb")}
+
+
+def modules_of(source: str) -> list[str]:
+    """What it imports of the package."""
+    nodes = list(ast.walk(ast.parse(source)))
+    found = [str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)]
+    found += [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    return [name for name in found if name.split(".")[0] == "ultrarefiner"]
+
+
+def test_examples_and_drawings_import_from_rooms() -> None:
+    """Not from the modules inside, which nobody promises: ``ultrarefiner.data``, not ``ultrarefiner.data.phantoms``."""
+    assert modules_of("from ultrarefiner.data.phantoms import Phantoms") == ["ultrarefiner.data.phantoms"]
+    deep = {name: [one for one in modules_of(source) if one.count(".") > 1] for name, source in sources().items()}
+    assert {name: found for name, found in deep.items() if found} == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", DRAWINGS, ids=lambda path: path.name)
+def test_a_picture_is_drawn_again_at_the_size_that_is_kept(path: Path, tmp_path: Path) -> None:
+    subprocess.run([sys.executable, str(path), "--out", str(tmp_path)], capture_output=True, check=True)
+    drawn = sorted(tmp_path.iterdir())
+    assert drawn
+    for picture in drawn:
+        assert Image.open(picture).size == Image.open(PICTURES / picture.name).size
 
 
 @pytest.mark.slow
@@ -142,10 +179,36 @@ def test_every_script_says_what_it_does(script: str) -> None:
     assert "python examples/" in run(script, "--help")
 
 
+def lightning_run(folder: Path, epochs: int, *more: str) -> dict[str, torch.Tensor]:
+    """The checkpoint's weights after so many epochs; 18 phantoms, so that both last batches are shorter."""
+    few = ("--small", "--images", "18", "--epochs", str(epochs), "--out", str(folder), *more)
+    assert "Dice of refined masks in validation: " in run("lightning_module.py", *few)
+    kept = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=False)
+    assert kept["epoch"] == epochs - 1
+    return {name.removeprefix("model."): weight for name, weight in kept["state_dict"].items() if "model." in name[:6]}
+
+
 @pytest.mark.slow
-def test_the_lightning_module_trains_and_saves(tmp_path: Path) -> None:
-    assert "Dice of refined masks" in run("lightning_module.py", "--small", "--out", str(tmp_path))
-    assert UltraRefiner.from_pretrained(tmp_path / "model") is not None
+def test_the_lightning_module_trains_saves_and_goes_on(tmp_path: Path) -> None:
+    first = lightning_run(tmp_path / "broken_off", 1)
+    resumed = lightning_run(tmp_path / "broken_off", 2, "--resume")
+    unbroken = lightning_run(tmp_path / "unbroken", 2)
+    saved = UltraRefiner.from_pretrained(tmp_path / "unbroken" / "model").state_dict()
+    assert saved.keys() == unbroken.keys() == resumed.keys() == first.keys()
+    for part in ("coarse.", "refiner.sam.image_encoder.", "refiner.sam.mask_decoder."):
+        weights = [name for name in first if name.startswith(part) and first[name].is_floating_point()]
+        assert any(not torch.equal(first[name], unbroken[name]) for name in weights), part
+    for name, weight in unbroken.items():
+        assert torch.equal(saved[name], weight)
+    assert any(not torch.equal(first[name], resumed[name]) for name in first), "the resumed run trained"
+
+
+def test_the_lightning_module_resumes_only_what_is_there(tmp_path: Path) -> None:
+    pytest.importorskip("lightning")
+    command = [sys.executable, str(EXAMPLES / "lightning_module.py"), "--small", "--resume", "--out", str(tmp_path)]
+    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert told.returncode == 2
+    assert "train without it first" in told.stderr
 
 
 @pytest.mark.slow
@@ -154,6 +217,12 @@ def test_one_mask_is_refined_by_the_script(tmp_path: Path) -> None:
     assert "Dice with the truth: " in printed
     assert Image.open(tmp_path / "refined.png").size == (256, 192)
     assert (tmp_path / "panel.png").stat().st_size > 10_000
+    case = Phantoms(1, size=(64, 80))[0]
+    for name, picture in (("scan", case.image), ("mask", case.mask)):
+        Image.fromarray((picture[0] * 255).round().byte().numpy()).save(tmp_path / f"{name}.png")
+    own = ("--image", str(tmp_path / "scan.png"), "--mask", str(tmp_path / "mask.png"))
+    assert "never saw a real image" not in printed
+    assert "never saw a real image" in run("refine_one_mask.py", *own, "--epochs", "1", "--out", str(tmp_path))
 
 
 @pytest.mark.slow

@@ -1,4 +1,8 @@
-"""The notebooks of examples/: kept with their outputs, clean, and run as a newcomer runs them (``pytest -m slow``)."""
+"""The notebooks of examples/: kept with their outputs, clean, and run.
+
+Every run of the tests executes all of them with fewer epochs and cases; ``pytest -m slow`` executes them as they stand
+and compares what they say with what is kept.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat import NotebookNode
+from small_notebooks import SMALLER, cells_of, made_smaller, run_cells
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
@@ -97,22 +102,94 @@ def test_folders_of_a_machine_are_told_from_other_text(text: str, said: bool) ->
     assert bool(MACHINE.search(text)) is said
 
 
+@every_notebook
+def test_a_notebook_runs_at_a_small_size(path: Path, tmp_path: Path) -> None:
+    done = run_cells(made_smaller(path), tmp_path)
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+def test_every_notebook_has_a_small_size() -> None:
+    assert sorted(SMALLER) == [path.stem for path in NOTEBOOKS]
+
+
+@every_notebook
+def test_what_makes_a_notebook_smaller_still_stands_in_it(path: Path) -> None:
+    whole = "\n".join(cells_of(path))
+    assert [old for old in SMALLER[path.stem] if old not in whole] == []
+    small = "\n".join(made_smaller(path))
+    assert not re.search(r"epochs=(?!1\b)\d", small), "a training was not made smaller"
+
+
+def test_an_error_in_a_cell_is_an_error_of_the_run(tmp_path: Path) -> None:
+    done = run_cells(["import sys\nvalue = 1", "print(value)", "value / 0"], tmp_path)
+    assert done.returncode != 0
+    assert done.stdout == "1\n"
+    assert "code cell 3" in done.stderr
+    assert "value / 0" in done.stderr
+
+
+NUMBER = re.compile(r"(?:< )?[-+]?\d+(?:[.,]\d+)*(?:e[-+]\d+)?")
+TIMED = re.compile(r"\d s$")
+
+
+def said(notebook: NotebookNode) -> list[list[str]]:
+    """The lines that each cell printed or showed as a table; of pictures nothing, of times nothing."""
+    cells = []
+    for cell in code_of(notebook):
+        texts = ["".join(output.text for output in cell.outputs if output.output_type == "stream")]
+        texts += [output.data["text/markdown"] for output in cell.outputs if "text/markdown" in output.get("data", {})]
+        cells.append([line for text in texts for line in text.splitlines() if not TIMED.search(line)])
+    return cells
+
+
+def as_number(text: str) -> float:
+    return float(text.removeprefix("< ").replace(",", ""))
+
+
+def same_but_for_training(one: str, other: str) -> bool:
+    """The same words, and numbers that differ no more than two trainings on two machines may."""
+    if " ".join(NUMBER.sub("#", one).split()) != " ".join(NUMBER.sub("#", other).split()):
+        return False
+    pairs = zip(*([as_number(found) for found in NUMBER.findall(line)] for line in (one, other)), strict=True)
+    return all(abs(a - b) <= 0.15 + 0.35 * max(abs(a), abs(b)) for a, b in pairs)
+
+
+@pytest.mark.parametrize(
+    ("other", "same"),
+    [
+        ("| Dice | +0.60 [0.52, 0.66] | < 0.0001 | 1,200 |", True),
+        ("| Dice | +0.10 [0.52, 0.66] | 0.0227 | 1,234 |", False),
+        ("| Dice | +0.58 [0.52, 0.64] | 0.0227 | 3,234 |", False),
+        ("| IoU | +0.58 [0.52, 0.64] | 0.0227 | 1,234 |", False),
+    ],
+)
+def test_printed_lines_are_compared_by_words_and_numbers(other: str, same: bool) -> None:
+    assert same_but_for_training("| Dice | +0.58 [0.52, 0.64] | 0.0227 | 1,234 |", other) is same
+
+
+def pictures_of(notebook: NotebookNode) -> list[list[str]]:
+    """The kinds of the pictures that each cell showed."""
+    kept = [[kind for output in cell.outputs for kind in output.get("data", {})] for cell in code_of(notebook)]
+    return [[kind for kind in kinds if kind in {"image/png", "image/jpeg"}] for kinds in kept]
+
+
 @pytest.mark.slow
 @every_notebook
-def test_a_notebook_runs_in_a_fresh_kernel(path: Path, tmp_path: Path) -> None:
+def test_a_notebook_says_in_a_fresh_kernel_what_is_kept(path: Path, tmp_path: Path) -> None:
     """In a folder of its own: started elsewhere than beside the examples."""
     from nbclient import NotebookClient
 
-    notebook = nbformat.read(path, as_version=4)
+    kept, notebook = (nbformat.read(path, as_version=4) for _ in range(2))
     for cell in code_of(notebook):
         cell.outputs, cell.execution_count = [], None
-    kept = nbformat.read(path, as_version=4)
     NotebookClient(
         notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
     ).execute()
-    pictures = [
-        sum("image/png" in output.get("data", {}) for cell in code_of(one) for output in cell.outputs)
-        for one in (kept, notebook)
-    ]
-    assert pictures[0] == pictures[1]
+    assert pictures_of(notebook) == pictures_of(kept)
     assert not [output for cell in code_of(notebook) for output in cell.outputs if output.get("name") == "stderr"]
+    for before, now in zip(said(kept), said(notebook), strict=True):
+        assert len(before) == len(now), (before, now)
+        differing = [
+            (one, other) for one, other in zip(before, now, strict=True) if not same_but_for_training(one, other)
+        ]
+        assert differing == []

@@ -200,6 +200,7 @@ def test_the_command_refuses_what_is_not_told(
     monkeypatch.setattr(public_api, "SNAPSHOT", snapshot)
     monkeypatch.setattr(public_api, "CHANGELOG", changelog)
     monkeypatch.setattr(public_api, "load_package", lambda: package)
+    monkeypatch.setattr("sys.argv", ["public_api.py"])
     assert public_api.main() == 0
     kept = json.loads(snapshot.read_text())
     more = {**kept, "room": {**kept["room"], "gone": "def gone() -> None"}}
@@ -210,6 +211,44 @@ def test_the_command_refuses_what_is_not_told(
     changelog.write_text("## Unreleased\n\n### Removed\n\n* `gone`.\n")
     assert public_api.main() == 0
     assert json.loads(snapshot.read_text()) == kept
+
+
+def test_a_hand_on_the_snapshot_does_not_help(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the released names, only the changelog counts."""
+    released, changelog = tmp_path / "released.json", tmp_path / "CHANGELOG.md"
+    changelog.write_text("## Unreleased\n")
+    monkeypatch.setattr(public_api, "RELEASED", released)
+    monkeypatch.setattr(public_api, "CHANGELOG", changelog)
+    monkeypatch.setattr(public_api, "SNAPSHOT", tmp_path / "names.json")
+    monkeypatch.setattr("sys.argv", ["public_api.py", "release"])
+    before = toy(tmp_path / "before", TOY)
+    after = toy(tmp_path / "after", TOY.replace('"area", ', "").replace("angle: float", "degrees: float"))
+    public_api.SNAPSHOT.write_text(json.dumps(after))
+    assert not public_api.broken_promises(after, changelog.read_text()), "nothing is out yet"
+    assert public_api.main() == 1, "no version to release"
+    assert not released.exists()
+    package = public_api.load_package("toy", tmp_path / "before")
+    monkeypatch.setattr(public_api, "load_package", lambda: package)
+    changelog.write_text("## Unreleased\n\n## 0.1.0\n")
+    assert "0.1.0, but tests/released_names.json is of None" in public_api.broken_promises(
+        before, changelog.read_text()
+    )
+    assert public_api.main() == 0
+    assert json.loads(released.read_text()) == {"version": "0.1.0", "names": before}
+    assert not public_api.broken_promises(before, changelog.read_text())
+    message = public_api.broken_promises(after, changelog.read_text())
+    assert "removed  room.area" in message
+    assert "changed  room.Shape.turn" in message
+    half = "## Unreleased\n\n### Removed\n\n* `area`.\n\n## 0.1.0\n"
+    assert "`backticks`: Shape.turn." in public_api.broken_promises(after, half)
+    assert not public_api.broken_promises(after, half.replace("`area`", "`area`, `Shape.turn(degrees=...)`"))
+    assert "0.2.0, but" in public_api.broken_promises(after, half.replace("Unreleased", "0.2.0"))
+
+
+def test_what_was_released_and_went_is_told() -> None:
+    api = public_api.read_api(public_api.load_package())
+    message = public_api.broken_promises(api, public_api.CHANGELOG.read_text())
+    assert not message, message
 
 
 def test_what_is_public_is_what_was_promised() -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -97,6 +98,18 @@ def test_a_name_of_two_rooms_means_the_one_of_its_own(monkeypatch: pytest.Monkey
         links.on_object(obj=told)
         sam = "[`SAMRefiner`][ultrarefiner.systems.SAMRefiner]"
         assert told.docstring.value == f"See [`Prediction`][ultrarefiner.{room}.Prediction] and {sam}."
+
+
+def test_a_link_to_a_file_that_is_not_there_stops_the_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that MkDocs does not see for itself, because they lead out of its folder, too."""
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    hooks = importlib.import_module("site_hooks")
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="how-to/train.md"))
+    linked = "[a](../faq.md#x), [b](../../pyproject.toml), [c](../../CHANGELOG.md)"
+    assert hooks.on_page_markdown(linked, page) == "[a](../faq.md#x), b, [c](../changes.md)"
+    for gone in ("gone.md", "../../examples/gone.py", "../../gone.md#there"):
+        with pytest.raises(FileNotFoundError, match=rf"how-to/train\.md links to {re.escape(gone.partition('#')[0])}"):
+            hooks.on_page_markdown(f"Read [this]({gone}).", page)
 
 
 def test_the_menu_is_a_list_of_titles() -> None:

@@ -9,6 +9,7 @@ without a GPU. It prints the Dice on 40 unseen phantoms (mean 0.722, median 0.83
 
 from __future__ import annotations
 
+import argparse
 import io
 import time
 from pathlib import Path
@@ -21,8 +22,7 @@ from torch.utils.data import DataLoader
 
 import ultrarefiner as ur
 from ultrarefiner.data import Batch, FittedCases, Phantoms, collate
-from ultrarefiner.evaluation.saliency import attention_map, grad_cam
-from ultrarefiner.evaluation.saliency_figure import draw_saliency
+from ultrarefiner.evaluation import attention_map, draw_saliency, grad_cam
 
 SIDE, SEED, EPOCHS = 128, 0, 14
 RANKS = (0.9, 0.5, 0.1)
@@ -77,6 +77,9 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder of the picture")
+    args = parser.parse_args()
     started = time.monotonic()
     torch.manual_seed(SEED)
     network = ur.build_transunet("tiny", image_size=SIDE)
@@ -104,7 +107,7 @@ def main() -> None:
     figure = draw_saliency(
         images, masks, predicted, maps, asked={titles[0]: lesion, titles[1]: background}, names=names
     )
-    save(figure, Path(__file__).with_name("attention.png"))
+    save(figure, args.out / "attention.png")
     print(f"{time.monotonic() - started:.0f} s in all")
 
 

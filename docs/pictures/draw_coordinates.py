@@ -5,6 +5,7 @@ python docs/pictures/draw_coordinates.py
 
 from __future__ import annotations
 
+import argparse
 import io
 from pathlib import Path
 
@@ -90,6 +91,9 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder of the picture")
+    args = parser.parse_args()
     case = Phantoms(8, size=(180, 280), seed=2)[1]
     box = tight_box(case.mask[None] > 0.5)[0, 0].float()
     figure = Figure(figsize=(10.5, 6.4), layout="constrained")
@@ -102,7 +106,7 @@ def main() -> None:
     in_frame(axes["sam"], case.image, box, pad_frame(size, FRAME), f"{size[0]} x {size[1]} in SAM's frame: padded")
     in_frame(axes["medsam"], case.image, box, squash_frame(size, FRAME), "in MedSAM's: stretched")
     region(axes["whole"], axes["crop"], case.image, case.mask)
-    save(figure, Path(__file__).with_name("coordinates.png"))
+    save(figure, args.out / "coordinates.png")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ Seed 0; each row has one kind of error alone, at a Dice of 0.75 to 0.85 where th
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import torch
@@ -19,11 +20,14 @@ SIDE, COLUMNS = 160, 6
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder of the picture")
+    args = parser.parse_args()
     cases = FittedCases(Phantoms(40, seed=3), SIDE)
     masks = [cases[index].mask[0] > 0.5 for index in range(len(cases))]
     lesions = sorted((mask for mask in masks if mask.any()), key=lambda mask: int(mask.sum()))
     chosen = torch.stack(lesions[3::6][:COLUMNS])
-    failure_sheet(FailureSimulator(), chosen, Path(__file__).with_name("failures.png"), dots_per_inch=85)
+    failure_sheet(FailureSimulator(), chosen, args.out / "failures.png", dots_per_inch=85)
 
 
 if __name__ == "__main__":

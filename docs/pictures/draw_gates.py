@@ -5,6 +5,7 @@ python docs/pictures/draw_gates.py
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import torch
@@ -94,6 +95,9 @@ def gradient(axis: Axes) -> None:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder of the picture")
+    args = parser.parse_args()
     torch.manual_seed(0)
     figure = Figure(figsize=(10.5, 6.6), layout="constrained")
     upper, lower = figure.subfigures(2, 1, height_ratios=[1.15, 1])
@@ -105,7 +109,7 @@ def main() -> None:
     coarse_axis, sam_axis, blended_axis, gradient_axis = lower.subplots(1, 4)
     masks(coarse_axis, sam_axis, blended_axis)
     gradient(gradient_axis)
-    figure.savefig(Path(__file__).with_name("gates.png"), dpi=75, pil_kwargs={"optimize": True})
+    figure.savefig(args.out / "gates.png", dpi=75, pil_kwargs={"optimize": True})
 
 
 if __name__ == "__main__":

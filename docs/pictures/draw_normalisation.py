@@ -5,6 +5,7 @@ python docs/pictures/draw_normalisation.py
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -47,6 +48,9 @@ def padded_first(sam: ur.SAMInput, image: Tensor) -> Tensor:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder of the picture")
+    args = parser.parse_args()
     image = (0.1 + 0.5 * Phantoms(8, size=(180, 280), seed=2)[1].image)[None]
     sam, medsam = ur.SAMInput(SIDE), ur.MedSAMInput(SIDE)
     shown = (
@@ -60,7 +64,7 @@ def main() -> None:
     for index, (seen, title, colour) in enumerate(shown):
         show(axes[0, index], axes[1, index], seen, title, colour)
     figure.supxlabel("values of the first channel; grey: 0 to 1, all that MedSAM's weights know", fontsize=9)
-    figure.savefig(Path(__file__).with_name("normalisation.png"), dpi=95, pil_kwargs={"optimize": True})
+    figure.savefig(args.out / "normalisation.png", dpi=95, pil_kwargs={"optimize": True})
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ python docs/pictures/draw_phases.py
 
 from __future__ import annotations
 
+import argparse
 from itertools import pairwise
 from pathlib import Path
 
@@ -125,11 +126,14 @@ def folds(axis: Axes) -> None:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder of the picture")
+    args = parser.parse_args()
     figure = Figure(figsize=(10, 7.2), layout="constrained")
     upper, lower = figure.subplots(2, 1, height_ratios=[1.35, 1])
     phases(upper)
     folds(lower)
-    figure.savefig(Path(__file__).with_name("phases.png"), dpi=95, pil_kwargs={"optimize": True})
+    figure.savefig(args.out / "phases.png", dpi=95, pil_kwargs={"optimize": True})
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ python docs/pictures/draw_prompts.py
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import torch
@@ -72,6 +73,9 @@ def gradient(axis: Axes) -> None:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder of the picture")
+    args = parser.parse_args()
     figure = Figure(figsize=(13, 3.7), layout="constrained")
     axes = figure.subplots(1, 4)
     floors(axes[0])
@@ -80,7 +84,7 @@ def main() -> None:
     gradient(axes[3])
     for axis in axes:
         axis.legend(loc="lower center", bbox_to_anchor=(0.5, -0.16), ncols=2, frameon=False, fontsize=9)
-    figure.savefig(Path(__file__).with_name("soft_prompts.png"), dpi=110, bbox_inches="tight")
+    figure.savefig(args.out / "soft_prompts.png", dpi=110, bbox_inches="tight")
 
 
 if __name__ == "__main__":

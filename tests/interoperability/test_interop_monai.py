@@ -10,11 +10,14 @@ from monai.metrics import DiceMetric, HausdorffDistanceMetric, SurfaceDistanceMe
 from torch import Tensor, nn
 
 import ultrarefiner as ur
+from ultrarefiner.evaluation import segmentation_metrics
 
 SIZE = (48, 64)
 
 
-def model_of(gate: nn.Module | None = None, *, cropper: bool = True, policy: str = "sam") -> ur.UltraRefiner:
+def model_of(
+    gate: nn.Module | None = None, *, cropper: bool = True, policy: str = "sam", minimum_agreement: float = 0.0
+) -> ur.UltraRefiner:
     torch.manual_seed(0)
     sam = ur.build_sam("tiny", image_size=64, input_policy=policy)
     prompts = ur.DifferentiablePromptExtractor(
@@ -25,7 +28,7 @@ def model_of(gate: nn.Module | None = None, *, cropper: bool = True, policy: str
         coarse=ur.AtSize(nn.Sequential(nn.Conv2d(1, 1, 3, padding=1), nn.BatchNorm2d(1)), 32),
         refiner=refiner,
         gate=gate,
-        acceptance=ur.AcceptanceRule(),
+        acceptance=ur.AcceptanceRule(minimum_agreement=minimum_agreement),
     )
 
 
@@ -77,19 +80,25 @@ def test_monais_losses_reach_the_coarse_network_through_the_refined_mask_alone()
     assert torch.autograd.grad(value, next(iter(model.coarse.parameters())))[0].abs().max() > 0
 
 
-def test_monais_metrics_take_masks() -> None:
+def test_monais_metrics_measure_the_refined_masks_as_ours_do() -> None:
     masks = torch.zeros(2, 1, *SIZE)
     masks[:, :, 10:30, 20:40] = 1
-    probability = masks.roll(2, -1)
-    out = model_of().eval()(plain(meta_batch()[0]))
-    dice, distance = DiceMetric(), HausdorffDistanceMetric(percentile=95)
-    for metric in (dice, distance):
-        metric(y_pred=probability.round(), y=masks)
-    assert dice.aggregate().item() == pytest.approx(0.9)
-    assert distance.aggregate().item() == pytest.approx(2.0)
-    for metric in (DiceMetric(), HausdorffDistanceMetric(), SurfaceDistanceMetric()):
-        metric(y_pred=out.refined_probability.round(), y=masks)
-        assert metric.aggregate().shape == (1,)
+    images = plain(meta_batch()[0])
+    with torch.no_grad():
+        out = model_of(minimum_agreement=0.15).eval()(images)
+    assert out.accepted.tolist() == [[True], [False]]
+    refined, coarse = (mask >= 0.5 for mask in (out.refined_probability, out.coarse_probability))
+    assert (refined != coarse).flatten(1).any(1).tolist() == [True, False]
+    ours = [segmentation_metrics(mask, truth > 0.5) for mask, truth in zip(refined, masks, strict=True)]
+    for name, metric in (
+        ("dice", DiceMetric()),
+        ("hd95", HausdorffDistanceMetric(percentile=95)),
+        ("assd", SurfaceDistanceMetric(symmetric=True)),
+    ):
+        found = metric(y_pred=refined.float(), y=masks).flatten().tolist()
+        assert found == pytest.approx([getattr(one, name) for one in ours], rel=1e-4), name
+        assert metric.aggregate().item() == pytest.approx(sum(found) / 2, rel=1e-4)
+    assert ours[0].dice != ours[1].dice
 
 
 GATES = {"none": None, "uncertainty": ur.UncertaintyGate(), "learned": ur.LearnedGate(4)}
@@ -99,7 +108,7 @@ GATES = {"none": None, "uncertainty": ur.UncertaintyGate(), "learned": ur.Learne
 @pytest.mark.parametrize("gate", GATES)
 def test_meta_tensors_give_the_numbers_of_plain_ones(gate: str, policy: str) -> None:
     images, _ = meta_batch()
-    model = model_of(GATES[gate], cropper=policy == "sam", policy=policy).eval()
+    model = model_of(GATES[gate], cropper=policy == "sam", policy=policy, minimum_agreement=0.15).eval()
     with torch.no_grad():
         wrapped, expected = model(images), model(plain(images))
     for name in ("coarse_logits", "coarse_probability", "refined_logits", "refined_probability", "iou", "accepted"):

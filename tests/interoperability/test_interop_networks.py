@@ -63,9 +63,13 @@ def batch_of(images: Tensor) -> Batch:
 def test_it_segments_is_refined_and_learns(name: str) -> None:
     model = system_of(name)
     batch = batch_of(torch.rand(2, 1, 50, 70, generator=torch.Generator().manual_seed(0)))
+    model.train()
+    refined_alone = ur.DiceBCELoss()(model(batch.images).refined_logits, batch.masks)
+    weights = list(model.coarse.parameters())
+    reached = [g is not None and bool(g.any()) for g in torch.autograd.grad(refined_alone, weights, allow_unused=True)]
+    assert sum(reached) > 0.8 * len(reached), "through prompts and SAM, without a loss on the coarse mask"
     recipe = JointRecipe(model, coarse_learning_rate=1e-3, refiner_learning_rate=1e-3, augmentation=None)
     optimizer = recipe.optimizer()
-    model.train()
     before = [parameter.detach().clone() for parameter in model.coarse.parameters()]
     recipe.step(batch, torch.Generator().manual_seed(0)).loss.backward()
     optimizer.step()

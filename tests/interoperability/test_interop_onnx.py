@@ -62,7 +62,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory):
         coarse=Bright(),
         refiner=refiner_of(cropper=True),
         gate=ur.UncertaintyGate(maximum=0.9),
-        acceptance=ur.AcceptanceRule(minimum_agreement=0.3),
+        acceptance=ur.AcceptanceRule(minimum_agreement=0.98),
     )
     model.train()
     return model, export_onnx(model, path, size=SIZE, batch=2)
@@ -81,8 +81,11 @@ def test_the_file_says_what_goes_in_and_out(exported) -> None:
     assert [path.name for path in told.path.parent.iterdir()] == ["model.onnx"]
 
 
-@pytest.mark.parametrize("which", range(4), ids=["lesion", "noise", "border", "nothing"])
-def test_it_answers_as_the_model(exported, which: int) -> None:
+@pytest.mark.parametrize(
+    ("which", "accepted"), list(enumerate([True, False, True, True])), ids=["lesion", "noise", "border", "nothing"]
+)
+def test_it_answers_as_the_model(exported, which: int, accepted: bool) -> None:
+    """Where SAM's answer is taken and where it is given up for the coarse mask."""
     model, told = exported
     images = images_of(2)[which]
     with torch.no_grad():
@@ -91,6 +94,10 @@ def test_it_answers_as_the_model(exported, which: int) -> None:
     for name in ("coarse_logits", "refined_logits"):
         torch.testing.assert_close(found[name].sigmoid(), getattr(expected, name).sigmoid(), atol=1e-4, rtol=0)
     torch.testing.assert_close(found["iou"], expected.iou, atol=1e-4, rtol=0)
+    assert expected.accepted.tolist() == [[accepted]] * 2
+    for masks in (found, vars(expected)):
+        apart = (masks["refined_logits"].sigmoid() - masks["coarse_logits"].sigmoid()).abs().amax((-3, -2, -1))
+        assert ((apart > 0.05) if accepted and which != 3 else (apart < 1e-6)).all()
     if which == 3:
         assert not expected.prompts.valid.any()
         assert torch.equal(found["iou"], torch.zeros(2, 1))

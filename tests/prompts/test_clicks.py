@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -166,3 +167,9 @@ def test_sentences() -> None:
         next_click(mask[0, 0], mask)
     with pytest.raises(ValueError, match="prediction must not hold NaN"):
         next_click(torch.full_like(mask, math.nan), mask)
+
+
+def test_a_missing_scipy_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    with pytest.raises(ModuleNotFoundError, match=r"scipy is needed to find where a click goes.*ultrarefiner\[evalu"):
+        next_click(torch.zeros(1, 1, 4, 4), torch.ones(1, 1, 4, 4))

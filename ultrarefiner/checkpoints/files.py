@@ -158,6 +158,11 @@ def read_tensors(path: Location) -> dict[str, Any]:
         ModuleNotFoundError: a safetensors file, and that package is not installed.
 
     Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "weights.pt"
+        >>> torch.save({"bias": torch.ones(2)}, path)
+        >>> read_tensors(path)
+        {'bias': tensor([1., 1.])}
         >>> read_tensors("nowhere.pt")
         Traceback (most recent call last):
         FileNotFoundError: There is no file nowhere.pt (looked in ...); check the name, or download it first.

@@ -119,6 +119,10 @@ def read_pretrained(folder: Location) -> SavedSystem:
             truncated or damaged, or holds more or fewer tensors than it should; or the two were not written together.
 
     Example:
+        >>> import tempfile
+        >>> folder = write_pretrained(tempfile.mkdtemp(), nn.Linear(2, 1), system="Linear", settings={"inputs": 2})
+        >>> sorted(read_pretrained(folder).tensors)
+        ['bias', 'weight']
         >>> read_pretrained("nowhere")
         Traceback (most recent call last):
         FileNotFoundError: There is no config.json in ...nowhere; ...

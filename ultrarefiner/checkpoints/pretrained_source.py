@@ -41,6 +41,10 @@ def pretrained_folder(
         ModuleNotFoundError: it is on the hub, and huggingface-hub is not installed.
 
     Example:
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> pretrained_folder(folder) == Path(folder)
+        True
         >>> pretrained_folder("no folder, no id")
         Traceback (most recent call last):
         FileNotFoundError: There is no folder no folder, no id (looked in ...), and it is no repository ...

@@ -161,6 +161,12 @@ class _Kept(NamedTuple):
 def collate(cases: Sequence[FittedCase]) -> Batch:
     """Stack fitted cases, for the ``collate_fn`` of a data loader.
 
+    Args:
+        cases: of one square size.
+
+    Returns:
+        The cases' tensors on a leading dimension, in order.
+
     Raises:
         ValueError: there is no case, their squares differ in size, some are grey and some in colour, or some but not
             all have a second annotation, a coarse mask or an embedding.

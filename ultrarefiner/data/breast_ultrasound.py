@@ -97,6 +97,17 @@ class BUS(CaseDataset):
         FileNotFoundError: the folder is not in this layout.
         ValueError: an image has no mask.
 
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> root = Path(tempfile.mkdtemp())
+        >>> for place in ("original/a.png", "GT/a.png"):
+        ...     (root / place).parent.mkdir(parents=True, exist_ok=True)
+        ...     Image.new("L", (4, 3), 255).save(root / place)
+        >>> BUS(root)[0].image.shape
+        torch.Size([1, 3, 4])
+
     References:
         Zhang et al.: BUSIS: a benchmark for breast ultrasound image segmentation. Healthcare 10(4), 2022,
         729.
@@ -119,6 +130,17 @@ class UDIAT(CaseDataset):
     Raises:
         FileNotFoundError: the folder is not in this layout.
         ValueError: an image has no mask.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> root = Path(tempfile.mkdtemp())
+        >>> for place in ("original/000001.png", "GT/000001.png"):
+        ...     (root / place).parent.mkdir(parents=True, exist_ok=True)
+        ...     Image.new("L", (4, 3), 255).save(root / place)
+        >>> UDIAT(root)[0].name
+        '000001'
 
     References:
         Yap et al.: Automated breast ultrasound lesions detection using convolutional neural networks. IEEE
@@ -143,6 +165,17 @@ class BUSUC(CaseDataset):
     Raises:
         FileNotFoundError: the folder is not in this layout.
         ValueError: an image has no mask.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> root = Path(tempfile.mkdtemp())
+        >>> for place in (f"{kind}/{what}/1.png" for kind in ("Benign", "Malignant") for what in ("images", "masks")):
+        ...     (root / place).parent.mkdir(parents=True, exist_ok=True)
+        ...     Image.new("L", (4, 3), 255).save(root / place)
+        >>> [case.name for case in BUSUC(root)]
+        ['Benign/1', 'Malignant/1']
 
     References:
         Iqbal: BUS_UC. Mendeley Data, https://doi.org/10.17632/3ksd7w7jkx.1
@@ -184,6 +217,17 @@ class BUSUCLM(CaseDataset):
     Raises:
         FileNotFoundError: the folder is not in this layout.
         ValueError: an image has no mask, its name no underscore, or INFO.csv no row for it.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> root = Path(tempfile.mkdtemp())
+        >>> for place in ("images/ALWI_000.png", "masks/ALWI_000.png"):
+        ...     (root / place).parent.mkdir(parents=True, exist_ok=True)
+        ...     Image.new("L", (4, 3), 255).save(root / place)
+        >>> BUSUCLM(root)[0].group
+        'patient ALWI'
 
     References:
         Vallez et al.: BUS-UCLM: breast ultrasound lesion segmentation dataset. Scientific Data 12, 2025.

@@ -196,6 +196,9 @@ def open_volume(
         read: the voxels of the file (i, j, k), as stored. `read_voxels` refuses NaN; where they mean background, pass
             ``lambda path: np.nan_to_num(nibabel.load(path).get_fdata())``.
 
+    Returns:
+        The oriented, normalised, cropped volume, which knows the way back to the file's voxels.
+
     Raises:
         FileNotFoundError: there is no such file.
         ModuleNotFoundError: nibabel is not installed.

@@ -77,8 +77,23 @@ class FailureRow:
 def read_manifest(folder: Location) -> list[FailureRow]:
     """What is known of every sample, in order.
 
+    Args:
+        folder: that `ultrarefiner simulate` wrote.
+
+    Returns:
+        A row for each sample: which case it is of, how it was drawn, and how good it is.
+
     Raises:
         FileNotFoundError: a shard is missing, or there are no failures.
+
+    Example:
+        >>> import tempfile
+        >>> from ultrarefiner.cli import main
+        >>> folder = tempfile.mkdtemp()
+        >>> _ = main(["simulate", "--out", folder, "--phantoms", "2", "--samples", "3", "--size", "48"])
+        3 masks in ...
+        >>> len(read_manifest(folder))
+        3
     """
     settings = read_settings(Path(folder))
     rows: list[FailureRow] = []

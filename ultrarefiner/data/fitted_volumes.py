@@ -200,6 +200,12 @@ class FittedVolumes(Dataset[FittedVolume]):
 def collate_volumes(cases: Sequence[FittedVolume]) -> VolumeBatch:
     """Stack fitted volumes.
 
+    Args:
+        cases: of one size.
+
+    Returns:
+        The volumes' tensors on a leading dimension, in order.
+
     Raises:
         ValueError: there is none, or they differ in size.
 

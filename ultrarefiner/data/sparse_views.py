@@ -78,6 +78,9 @@ def sparse_view(
         view: size, and shares of whole volumes and of patches around the object.
         generator: for the draws.
 
+    Returns:
+        Image and the organ's mask, (1, d, h, w) each, of the view's size.
+
     Raises:
         ValueError: the volume has no such organ, or its file is damaged.
     """

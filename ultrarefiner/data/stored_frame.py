@@ -92,6 +92,9 @@ def closest_canonical(shape: Index3D, affine: NDArray[np.float64]) -> StoredFram
         shape: voxels along the stored axes.
         affine: from stored indices (i, j, k, 1) to the scanner's coordinates, x to the right, y to the front, z up.
 
+    Returns:
+        How the stored axes are swapped and turned so that the array is right, front, up.
+
     Raises:
         ModuleNotFoundError: nibabel is not installed.
         ValueError: the affine maps different voxels to one place, so it orients nothing.

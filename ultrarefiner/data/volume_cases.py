@@ -188,6 +188,9 @@ def load_volume(files: VolumeFiles, *, label: int | None = None, affine_toleranc
         label: the number of the object in a label map; None takes every voxel above 0.
         affine_tolerance: how far a corner of the mask may lie from its image's (`VolumeSlices`).
 
+    Returns:
+        Image and mask, (1, slices, rows, columns), with the size of a voxel in mm, in that order.
+
     Raises:
         FileNotFoundError: a file is not there.
         ModuleNotFoundError: nibabel is not installed.

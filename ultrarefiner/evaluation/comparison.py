@@ -83,6 +83,13 @@ class Comparison:
 def case_outcome(coarse: CaseMetrics, refined: CaseMetrics) -> Outcome:
     """Whether a case's Dice rose, fell, or stayed within one Dice point (0.01).
 
+    Args:
+        coarse: the metrics of the coarse mask.
+        refined: those of the refined mask of the same case.
+
+    Returns:
+        "gained", "harmed" or "unchanged".
+
     Example:
         >>> worse = CaseMetrics(0.70, 0.54, 0.7, 0.7, 3.0, 1.0, 50, 50)
         >>> better = CaseMetrics(0.80, 0.67, 0.8, 0.8, 2.0, 0.7, 50, 50)
@@ -97,6 +104,13 @@ def case_outcome(coarse: CaseMetrics, refined: CaseMetrics) -> Outcome:
 
 def case_detection(coarse: CaseMetrics, refined: CaseMetrics) -> Detection:
     """Whether the lesion was found (Dice at least 0.1) before and after refinement.
+
+    Args:
+        coarse: the metrics of the coarse mask.
+        refined: those of the refined mask of the same case.
+
+    Returns:
+        "found", "lost", "kept" or "missed"; "no lesion" where the truth is empty.
 
     Example:
         >>> hit = CaseMetrics(0.70, 0.54, 0.7, 0.7, 3.0, 1.0, 50, 50)

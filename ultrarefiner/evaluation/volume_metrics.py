@@ -156,6 +156,9 @@ def volume_means(volumes: Sequence[VolumeMetrics], *, resamples: int = 10_000, s
         resamples: how often the bootstrap draws.
         seed: of the bootstrap; it touches nobody else's randomness.
 
+    Returns:
+        A mean with its interval for each measure; None for one that no volume defines.
+
     Raises:
         ValueError: there is no volume, or resamples is not positive.
 

@@ -94,6 +94,9 @@ def project_weak_box_loss(*, size: int = 1024, tight_weight: float = 1e-4, size_
         tight_weight: of the tightness term at 1024 pixels.
         size_weight: of the size term.
 
+    Returns:
+        The loss, which is called with logits and boxes.
+
     Raises:
         ValueError: a size below 1, or a negative weight.
 
@@ -119,6 +122,9 @@ def paper_weak_box_loss(*, size: int = 1024, tight_weight: float = 1e-4, size_we
             `project_weak_box_loss`.
         tight_weight: of the tightness term at 1024 pixels.
         size_weight: of the size term.
+
+    Returns:
+        The loss, which is called with logits and boxes.
 
     It differs from the published code in two details: each mask weighs the same in the term outside the box, and a
     single line left over by the bands has a band of its own.

@@ -141,6 +141,13 @@ def _scale_pairs(coordinates: Tensor, horizontal: float, vertical: float) -> Ten
 def stretch_frame(source: Sequence[int], target: Sequence[int]) -> Frame:
     """The frame of a picture that is stretched to another raster, (height, width): one's pixels to the other's.
 
+    Args:
+        source: (height, width) of the picture.
+        target: (height, width) of the other raster.
+
+    Returns:
+        The frame, whose content is the whole target.
+
     Example:
         >>> stretch_frame((30, 50), (300, 500)).to_frame(torch.tensor([25.0, 15.0]))
         tensor([250., 150.])
@@ -151,6 +158,13 @@ def stretch_frame(source: Sequence[int], target: Sequence[int]) -> Frame:
 
 def squash_frame(source: Sequence[int], size: int) -> Frame:
     """The frame of a picture that is stretched over the whole square, as MedSAM does.
+
+    Args:
+        source: (height, width) of the picture.
+        size: side of the square.
+
+    Returns:
+        The frame, whose content is the whole square; its two scales differ unless the picture is square.
 
     Example:
         >>> squash_frame((300, 500), 1024).scale
@@ -163,6 +177,13 @@ def pad_frame(source: Sequence[int], size: int) -> Frame:
     """The frame of a picture whose longest side fills the square and that is padded right or below, as SAM does.
 
     The shorter side is rounded half up, as segment-anything's ``ResizeLongestSide`` does, and at least 1.
+
+    Args:
+        source: (height, width) of the picture.
+        size: side of the square.
+
+    Returns:
+        The frame, whose content is the resized picture at the top left.
 
     Example:
         >>> pad_frame((300, 500), 1024).content

@@ -66,6 +66,9 @@ def find_pictures(
         recursive: whether folders inside folders are searched; links to folders are not followed.
         results: the folder that results are written to.
 
+    Returns:
+        The files in the order of their names (numbers by their value), what could not be taken, and notes.
+
     Example:
         >>> import tempfile
         >>> root = Path(tempfile.mkdtemp())

@@ -117,6 +117,9 @@ def open_pictures(path: str | Path, *, colour: bool = False, stretch: bool = Fal
         colour: whether to keep red, green and blue; networks of this library learn on grey.
         stretch: whether to divide each picture by its own largest number, for 12 bits in a file of 16.
 
+    Returns:
+        The file's pictures, by index; nothing is decoded yet.
+
     Raises:
         FileNotFoundError: there is no such file.
         ModuleNotFoundError: nibabel (NIfTI) or pydicom (DICOM) is not installed.
@@ -162,6 +165,9 @@ def read_picture(path: str | Path, *, index: int = 0, colour: bool = False, stre
         index: of the frame or slice, from 0.
         colour: whether to keep red, green and blue.
         stretch: whether to divide the picture by its own largest number.
+
+    Returns:
+        The picture in [0, 1], with its name, pixel size and notes.
 
     Raises:
         FileNotFoundError: there is no such file.

@@ -88,6 +88,9 @@ def read_rows(path: str | Path) -> list[PredictionRow]:
     Args:
         path: ``predictions.csv``; there need be none.
 
+    Returns:
+        The rows in the file's order; none where there is no file.
+
     Raises:
         ValueError: the file is there and is another table.
 

@@ -82,6 +82,9 @@ def segment(
         colour: whether to keep red, green and blue of a path or an array; a `Picture` is taken as it is.
         device: where to compute; None for where the model is.
 
+    Returns:
+        Coarse and refined masks on the image's own pixels.
+
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: an option is out of its range, the image cannot be read, or neither the model nor ``frame`` says the

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+from typing import cast
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
@@ -27,7 +30,8 @@ def next_click(
     included. The label is the truth's. Nothing is downsampled, however large the error (the evaluator halves errors of
     more than 60 million voxels).
 
-    It runs on the CPU, one volume after the other, and is not differentiable. It needs scipy.
+    It runs on the CPU, one volume after the other, and is not differentiable. It needs the extra
+    ``ultrarefiner[evaluation]`` (scipy).
 
     Args:
         prediction: (b, 1, d, h, w) or (b, 1, h, w); bool, or a probability (of logits give ``logits.sigmoid()`` or
@@ -41,6 +45,7 @@ def next_click(
 
     Raises:
         ValueError: the shapes differ or are not those of a mask for each volume, or there is NaN.
+        ModuleNotFoundError: scipy is missing and something is wrong.
 
     Example:
         >>> truth = torch.zeros(1, 1, 7, 7)
@@ -81,6 +86,9 @@ def draw_rounds(generator: torch.Generator) -> int:
     Args:
         generator: on the CPU.
 
+    Returns:
+        A number of clicks, 0 to 5.
+
     Example:
         >>> draw_rounds(torch.Generator().manual_seed(0)) in range(6)
         True
@@ -110,9 +118,19 @@ def check_masks(masks: Tensor, name: str) -> None:
         raise ValueError(message)
 
 
-def _deepest(wrong: Tensor, generator: torch.Generator | None) -> tuple[int, ...] | None:
-    from scipy import ndimage
+def _ndimage() -> ModuleType:
+    try:
+        from scipy import ndimage
+    except ModuleNotFoundError as error:
+        message = (
+            "scipy is needed to find where a click goes, but it is missing; pip install 'ultrarefiner[evaluation]'."
+        )
+        raise ModuleNotFoundError(message, name="scipy") from error
+    return cast(ModuleType, ndimage)
 
+
+def _deepest(wrong: Tensor, generator: torch.Generator | None) -> tuple[int, ...] | None:
+    ndimage = _ndimage()
     error = wrong.numpy()
     whole = ndimage.find_objects(error.view(np.uint8))
     if not whole:

@@ -67,6 +67,15 @@ class Centroid:
 
     Raises:
         ValueError: gamma is below 1.
+
+    Example:
+        >>> import torch
+        >>> from ultrarefiner.prompts import DifferentiablePromptExtractor
+        >>> probability = torch.zeros(1, 1, 32, 32)
+        >>> probability[..., 8:17, 4:13] = 1.0
+        >>> extract = DifferentiablePromptExtractor(image_size=32, positive=Centroid(gamma=2.0))
+        >>> extract(probability).points[0, 0, 0].round()
+        tensor([ 8., 12.])
     """
 
     gamma: float = 1.0
@@ -94,6 +103,15 @@ class BoxBackground:
 
     Attributes:
         softness: width t of the sigmoid edge as a share of SAM's frame (0.005 is 5 pixels of 1024).
+
+    Example:
+        >>> import torch
+        >>> from ultrarefiner.prompts import DifferentiablePromptExtractor
+        >>> probability = torch.zeros(1, 1, 32, 32)
+        >>> probability[..., 8:17, 4:13] = 1.0
+        >>> extract = DifferentiablePromptExtractor(image_size=32, negative=BoxBackground())
+        >>> extract(probability).points[0, 0, 1].round()  # a symmetric lesion: in its middle
+        tensor([ 8., 12.])
     """
 
     softness: float = 0.005
@@ -130,6 +148,16 @@ class FarCorner:
 
     Piecewise smooth: the gradient is that of the chosen corner. The corner is kept inside the picture; where P there is
     0.5 or more (a mask that is full) the point is undefined.
+
+    Example:
+        >>> import torch
+        >>> from ultrarefiner.prompts import DifferentiablePromptExtractor
+        >>> probability = torch.zeros(1, 1, 32, 32)
+        >>> probability[..., 8:17, 4:13] = 1.0
+        >>> extract = DifferentiablePromptExtractor(image_size=32, negative=FarCorner())
+        >>> x, y = extract(probability).points[0, 0, 1].round().long().tolist()
+        >>> probability[0, 0, y, x]
+        tensor(0.)
     """
 
     def __call__(self, geometry: MaskGeometry) -> PointChoice:
@@ -165,6 +193,17 @@ class MeanShift:
 
     Raises:
         ValueError: bandwidth is not above 0, or steps is below 0.
+
+    Example:
+        >>> import torch
+        >>> from ultrarefiner.prompts import DifferentiablePromptExtractor
+        >>> probability = torch.zeros(1, 1, 32, 32)
+        >>> probability[..., 8:17, 4:13] = 1.0
+        >>> probability[..., 11:14, 7:10] = 0.0  # a ring, with its centroid in the hole
+        >>> extract = DifferentiablePromptExtractor(image_size=32, positive=MeanShift())
+        >>> x, y = extract(probability).points[0, 0, 0].round().long().tolist()
+        >>> probability[0, 0, y, x]
+        tensor(1.)
     """
 
     steps: int = 3

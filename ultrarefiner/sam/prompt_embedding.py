@@ -36,6 +36,15 @@ def embed_prompts(
     Raises:
         ValueError: a dense embedding on another raster than the image embedding's, or soft labels for an encoder of
             another make.
+
+    Example:
+        >>> import torch
+        >>> from ultrarefiner.sam import build_sam
+        >>> point, label, valid = torch.full((1, 1, 1, 2), 8.0), torch.ones(1, 1, 1).int(), torch.ones(1, 1).bool()
+        >>> prompts = Prompts(points=point, labels=label, boxes=None, mask_logits=None, valid=valid)
+        >>> tokens, dense = embed_prompts(build_sam("tiny", image_size=64).prompt_encoder, prompts)
+        >>> tokens.shape[:2], dense.shape[-2:]
+        (torch.Size([1, 2]), torch.Size([4, 4]))
     """
     if _is_segment_anythings(prompt_encoder):
         sparse = _sparse(prompt_encoder, prompts)
@@ -50,7 +59,22 @@ def embed_prompts(
 
 
 def dense_position(prompt_encoder: Any, like: Tensor) -> Float[Tensor, "1 d low_h low_w"]:
-    """The positional encoding of the embedding's grid, in the embedding's dtype."""
+    """The positional encoding of the embedding's grid, in the embedding's dtype.
+
+    Args:
+        prompt_encoder: segment-anything's, or another with ``get_dense_pe``.
+        like: a tensor (any shape) on the device and in the dtype that are wanted.
+
+    Returns:
+        (1, d, low_h, low_w), on the device and in the dtype of ``like``.
+
+    Example:
+        >>> import torch
+        >>> from ultrarefiner.sam import build_sam
+        >>> sam = build_sam("tiny", image_size=64)
+        >>> dense_position(sam.prompt_encoder, torch.zeros(1)).shape[-2:]
+        torch.Size([4, 4])
+    """
     if not _is_segment_anythings(prompt_encoder):
         foreign: Tensor = prompt_encoder.get_dense_pe()
         return foreign.to(like)

@@ -180,6 +180,9 @@ def legacy_autosam(sam: nn.Module | SAMLike, generator: nn.Module, *, input_size
         generator: with the published weights.
         input_size: as in `AutoSAM`.
 
+    Returns:
+        The system, around the modules that were given.
+
     Example:
         >>> from ultrarefiner.sam import build_sam
         >>> from ultrarefiner.systems import build_autosam_generator

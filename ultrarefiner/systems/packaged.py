@@ -16,6 +16,9 @@ from ultrarefiner.systems.ultrarefiner import UltraRefiner
 def packaged_models() -> tuple[str, ...]:
     """The names that `load_pretrained` knows, in alphabetical order.
 
+    Returns:
+        The names; none where the package was built without weights.
+
     Example:
         >>> all(isinstance(name, str) for name in packaged_models())
         True
@@ -43,6 +46,8 @@ def load_pretrained(name: str, *, device: torch.device | str = "cpu") -> UltraRe
         ValueError: no model of this name comes with the package.
 
     Example:
+        >>> any(load_pretrained(name).training for name in packaged_models())
+        False
         >>> load_pretrained("moon-ultrasound")
         Traceback (most recent call last):
         ValueError: name must be one of ..., but it is 'moon-ultrasound'. ...

@@ -80,7 +80,19 @@ def unfreeze(module: nn.Module) -> nn.Module:
 
 
 def is_frozen(module: nn.Module) -> bool:
-    """Whether `freeze` was called on this very module (not on one around it)."""
+    """Whether `freeze` was called on this very module (not on one around it).
+
+    Args:
+        module: the one that is asked about.
+
+    Returns:
+        True from `freeze` until `unfreeze`.
+
+    Example:
+        >>> layer = nn.Linear(1, 1)
+        >>> is_frozen(layer), is_frozen(freeze(layer))
+        (False, True)
+    """
     return _MARK in vars(module)
 
 

@@ -70,6 +70,9 @@ def transunet_recipe(network: nn.Module, **changes: Any) -> CoarseRecipe:
             `ForegroundLogits`.
         changes: other values of `CoarseRecipe`'s fields.
 
+    Returns:
+        A recipe for `train`.
+
     Example:
         >>> recipe = transunet_recipe(nn.Conv2d(1, 1, 3, padding=1), learning_rate=0.02)
         >>> type(recipe.optimizer()).__name__, recipe.learning_rate
@@ -99,6 +102,9 @@ def microsegnet_recipe(network: nn.Module, **changes: Any) -> AnnotationGuidedRe
     Args:
         network: from `ultrarefiner.build_microsegnet`.
         changes: other values of `AnnotationGuidedRecipe`'s fields.
+
+    Returns:
+        A recipe for `train`.
 
     Example:
         >>> microsegnet_recipe(nn.Conv2d(1, 1, 3, padding=1), annotator="prediction").augmentation is None
