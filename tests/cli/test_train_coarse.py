@@ -165,7 +165,7 @@ def test_busi_with_its_normal_images_and_in_all_phases_or_none(
         (["--synthetic", "--accelerator", "mps"], "PyTorch finds no Apple GPU"),
         (["--synthetic", "--out-of-fold", "1"], "out_of_fold must be at least 2 folds of the training cases"),
         (["--synthetic", "--no-pretrained", "--out-of-fold", "50"], "at most 4, the number of their groups, but it is"),
-        (["--synthetic", "--device", "cuda"], "devices must be a number of processes from 1 on, or auto, but it is"),
+        (["--synthetic", "--devices", "cuda"], "devices must be a number of processes from 1 on, or auto, but it is"),
         (["--synthetic", "--learning-rate", "-1"], "learning_rate must be a finite number of at least 0, but it is -1"),
         (["--synthetic", "--size", "50"], "size must be a multiple of 32 from 64 on for light, but it is 50; try 64"),
         (

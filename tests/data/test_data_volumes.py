@@ -180,7 +180,7 @@ def test_a_subset_keeps_its_volumes_and_their_slices(tmp_path: Path) -> None:
     assert chosen.unseen
     with pytest.raises(ValueError, match=r"1 of the 1 wanted names are not in the data set, the first is 'x'"):
         dataset.subset(["x"])
-    with pytest.raises(ValueError, match=r"at least one case"):
+    with pytest.raises(ValueError, match=r"a subset needs at least one name, none was given"):
         dataset.subset([])
 
 
