@@ -194,7 +194,14 @@ def test_the_citation_is_one() -> None:
     assert all({"name"} == author.keys() or {"family-names"} <= author.keys() for author in citation["authors"])
 
 
-@pytest.mark.parametrize("page", sorted((ROOT / ".github").rglob("*.yml")), ids=lambda page: page.stem)
+def test_each_push_runs_what_stands_in_ci_run() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
+    (job,) = workflow["jobs"].values()
+    assert job["steps"][-1] == {"run": ".ci/run"}
+    assert os.access(ROOT / ".ci/run", os.X_OK)
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml")), ids=lambda page: page.stem)
 def test_forms_for_issues_are_forms(page: Path) -> None:
     form = yaml.safe_load(page.read_text())
     if page.stem == "config":
