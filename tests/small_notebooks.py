@@ -66,7 +66,8 @@ SMALLER: dict[str, dict[str, str]] = {
 }
 # Cells run as the main module, so that dataclasses and workers find it; a traceback names the cell and shows its line.
 RUNNER = """
-import json, linecache, sys
+import json, linecache, sys, traceback
+sys.excepthook = lambda *error: traceback.print_exception(*error)  # the interpreter's own reads files alone
 for number, source in enumerate(json.load(sys.stdin)):
     name = f"code cell {number + 1}"
     linecache.cache[name] = len(source), None, source.splitlines(True), name
