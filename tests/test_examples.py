@@ -183,7 +183,7 @@ def lightning_run(folder: Path, epochs: int, *more: str) -> dict[str, torch.Tens
     """The checkpoint's weights after so many epochs; 18 phantoms, so that both last batches are shorter."""
     few = ("--small", "--images", "18", "--epochs", str(epochs), "--out", str(folder), *more)
     assert "Dice of refined masks in validation: " in run("lightning_module.py", *few)
-    kept = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=False)
+    kept = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     assert kept["epoch"] == epochs - 1
     return {name.removeprefix("model."): weight for name, weight in kept["state_dict"].items() if "model." in name[:6]}
 
