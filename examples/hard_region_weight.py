@@ -97,7 +97,9 @@ def main() -> None:
         print(f"w = {weight:g}{', held' * held}: {spread}", flush=True)
     lines = [",".join(rows[0]), *(",".join(f"{value:g}" for value in row.values()) for row in rows)]
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "sweep.csv").write_text("\n".join([*lines, ""]))
+    part = args.out / "sweep.csv.part"  # appears whole or not at all
+    part.write_text("\n".join([*lines, ""]))
+    part.replace(args.out / "sweep.csv")
     draw(rows, args.out / "sweep.png")
     print(f"{args.out / 'sweep.csv'}, {args.out / 'sweep.png'}")
 

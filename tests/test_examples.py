@@ -198,6 +198,7 @@ def test_the_lightning_module_trains_saves_and_goes_on(tmp_path: Path) -> None:
     for part in ("coarse.", "refiner.sam.image_encoder.", "refiner.sam.mask_decoder."):
         weights = [name for name in first if name.startswith(part) and first[name].is_floating_point()]
         assert any(not torch.equal(first[name], unbroken[name]) for name in weights), part
+        assert any(not torch.equal(first[name], resumed[name]) for name in weights), part
     for name, weight in unbroken.items():
         assert torch.equal(saved[name], weight)
     assert any(not torch.equal(first[name], resumed[name]) for name in first), "the resumed run trained"

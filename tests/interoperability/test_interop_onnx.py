@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import numpy
+import onnx
+import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,9 +15,6 @@ from torch import Tensor, nn
 import ultrarefiner as ur
 from ultrarefiner.systems import export_onnx, onnx_export
 
-onnx = pytest.importorskip("onnx")
-onnxruntime = pytest.importorskip("onnxruntime")
-pytest.importorskip("onnxscript")
 pytestmark = pytest.mark.usefixtures("unhooked")
 
 SIZE = (48, 80)
